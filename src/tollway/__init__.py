@@ -1,0 +1,1 @@
+"""Tollway: an LLM gateway that speaks OpenAI's API."""

@@ -1,0 +1,1 @@
+"""What did it cost: journal, posting to the ledger, prices."""

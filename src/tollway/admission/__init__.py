@@ -1,0 +1,1 @@
+"""May this call start: who asks, and what its limits still allow; pure decisions."""

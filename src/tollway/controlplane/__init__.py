@@ -1,0 +1,1 @@
+"""Set-up, administration and metrics, behind the data plane."""

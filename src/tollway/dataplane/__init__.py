@@ -1,0 +1,1 @@
+"""The way of one request: the only asynchronous orchestration of calls."""

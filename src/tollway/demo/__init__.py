@@ -1,0 +1,1 @@
+"""A simulated provider to try Tollway and one's own software against."""

@@ -1,0 +1,100 @@
+"""Why Tollway says no, as values. ``wire/openai_errors.py`` is the one place that turns them into HTTP."""
+
+import msgspec
+
+from tollway.domain.failures import UpstreamFailure
+
+
+class BadKey(msgspec.Struct, frozen=True):
+    """The header is missing, is not ``Bearer …``, or names no known key."""
+
+
+class ExpiredKey(msgspec.Struct, frozen=True):
+    """The key's time is over."""
+
+
+class RevokedKey(msgspec.Struct, frozen=True):
+    """The key was revoked."""
+
+
+class KeysUnavailable(msgspec.Struct, frozen=True):
+    """The key is not known here and the database that might know it is away."""
+
+    retry_after_s: float = 1.0
+
+
+class BadRequest(msgspec.Struct, frozen=True):
+    """The request itself is wrong."""
+
+    message: str
+    param: str | None = None
+    code: str | None = None
+    status: int = 400
+
+
+class ModelNotFound(msgspec.Struct, frozen=True):
+    """No such model is configured."""
+
+    model: str
+    status: int = 400
+    """400 for a call that names it in the body, 404 where the path names it."""
+
+
+class ModelNotAllowed(msgspec.Struct, frozen=True):
+    """The key's allow-list does not hold this model."""
+
+    model: str
+
+
+class TooFast(msgspec.Struct, frozen=True):
+    """A limit per minute is used up.
+
+    ``wait_s`` is true: after it a call of the same size succeeds, if nothing else comes in.
+    """
+
+    dimension: str
+    """``requests`` or ``tokens``."""
+    limit: int
+    used: int
+    wanted: int
+    wait_s: float
+
+
+class TooLarge(msgspec.Struct, frozen=True):
+    """A single call asks for more than the limit ever allows; waiting does not help."""
+
+    dimension: str
+    limit: int
+    wanted: int
+
+
+class NoAnswer(msgspec.Struct, frozen=True):
+    """No provider could answer. ``attempts`` pairs the name of what was tried with why it failed, in order."""
+
+    attempts: tuple[tuple[str, UpstreamFailure], ...]
+
+
+class ClientFault(msgspec.Struct, frozen=True):
+    """A provider refused the request for a reason of the client's own making."""
+
+    failure: UpstreamFailure
+
+
+class Draining(msgspec.Struct, frozen=True):
+    """The gateway is stopping."""
+
+
+Refusal = (
+    BadKey
+    | ExpiredKey
+    | RevokedKey
+    | KeysUnavailable
+    | BadRequest
+    | ModelNotFound
+    | ModelNotAllowed
+    | TooFast
+    | TooLarge
+    | NoAnswer
+    | ClientFault
+    | Draining
+)

@@ -1,0 +1,1 @@
+"""What providers take and answer: one pure adapter per dialect."""

@@ -1,0 +1,1 @@
+"""How a request is signed for a provider: the only code that sees a credential."""

@@ -1,0 +1,1 @@
+"""Which provider next: configuration snapshot, plan, health, retries; pure."""

@@ -1,0 +1,1 @@
+"""What clients send and receive: bytes to domain values and back, pure."""
