@@ -1,7 +1,7 @@
 """A client that sees bytes: a connection for each call, answers parsed by h11, an independent and strict authority.
 
-An answer that is framed wrongly, or cut in the middle, raises :class:`BrokenAnswerError`; so every ordinary call is also a
-test of the server's framing.
+An answer that is framed wrongly, or cut in the middle, raises :class:`BrokenAnswerError`; so every ordinary call is also
+a test of the server's framing.
 """
 
 import asyncio

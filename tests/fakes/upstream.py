@@ -332,8 +332,6 @@ class _Connection(asyncio.Protocol):
     def _leave(self) -> None:
         if not self._lost:
             self._lost = True
-            if self._answering is not None:
-                self._answering.hang_ups.add()
             self.task.cancel()
 
     async def _serve(self) -> None:
@@ -352,7 +350,11 @@ class _Connection(asyncio.Protocol):
         account.requests.append(request)
         answer = account.next_answer()
         account.seen.add()
-        await self._play(iter(answer(request)))
+        try:
+            await self._play(iter(answer(request)))
+        except asyncio.CancelledError:
+            account.hang_ups.add()
+            raise
         self._answering = None
 
     async def _play(self, parts: Iterator[Part]) -> None:
@@ -369,10 +371,8 @@ class _Connection(asyncio.Protocol):
                     case Act.HANG:
                         await asyncio.get_running_loop().create_future()
                     case Act.RESET:
-                        self._answering = None
                         return self._reset()
                     case Act.CLOSE:
-                        self._answering = None
                         return self.transport.close()
         finally:
             if isinstance(parts, Generator):
