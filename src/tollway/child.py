@@ -1,0 +1,67 @@
+"""A child process's end of the line to its supervisor.
+
+The supervisor writes to the child's standard input: first one line of configuration, later ``stop`` (finish what is
+running, then exit) and ``cut`` (finish now). The end of the input means that the supervisor died: also ``stop``. The
+child writes one line, ``ready``, to its standard output.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+
+from tollway.settings import ChildConfig
+
+_MAX_CONFIG = 1024 * 1024  # bytes of the first line; a real one is about 2 KiB
+READY = b"ready\n"
+
+
+def read_config() -> ChildConfig:
+    """Wait for the first line of standard input. Blocks; for the very beginning of a process."""
+    # An interrupt at the terminal reaches the whole process group; what it means is the supervisor's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: nothing that follows is swallowed
+        return ChildConfig.decode(stdin.readline(_MAX_CONFIG))
+
+
+class SupervisorLine:
+    """What the supervisor wants, for the rest of the child's life."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        """Set when the child shall finish."""
+        self.cut = asyncio.Event()
+        """Set when it shall not wait for running calls any longer."""
+
+    async def open(self) -> None:
+        """Begin to listen."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: _Lines(self._heard, self.stop.set), sys.stdin.buffer)
+
+    def announce_ready(self) -> None:
+        """Tell the supervisor that this process does its work."""
+        sys.stdout.buffer.write(READY)
+        sys.stdout.buffer.flush()
+
+    def _heard(self, line: bytes) -> None:
+        if line == b"cut":
+            self.cut.set()
+        self.stop.set()
+
+
+class _Lines(asyncio.Protocol):
+    def __init__(self, on_line: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        self._on_line = on_line
+        self._on_end = on_end
+        self._held = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._held = (self._held + data).split(b"\n")
+        for line in lines:
+            self._on_line(line)
+
+    def eof_received(self) -> None:
+        self._on_end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._on_end()

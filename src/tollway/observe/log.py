@@ -1,0 +1,163 @@
+"""Log lines: for people at a terminal, one JSON object per line otherwise. The one place that formats them.
+
+Rules: (1) whoever logs only puts a record into a queue; formatting and writing happen in a thread of this module;
+(2) the queue is bounded; when the reader of standard error is slow or gone, lines are dropped and counted, and nobody
+waits; (3) everything passes :mod:`~tollway.observe.redact`; (4) a line is at most ``MAX_LINE`` bytes, which a pipe
+takes in one piece, so that lines of several processes never mix.
+
+Code logs with the standard library: ``log.info("what happened", extra={"key_id": …})``. What is given as ``extra``
+becomes members of the JSON object.
+"""
+
+import logging
+import os
+import queue
+import select
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+
+import msgspec
+
+from tollway.domain.keys import Secret
+from tollway.observe.redact import Redactor
+
+MAX_LINE = 4096  # PIPE_BUF on Linux: writes up to this size do not mix
+
+_MAX_QUEUED = 10_000  # records; about 5 MiB at worst, some seconds of the busiest log
+_MAX_TEXT = 1000  # characters of a message
+_MAX_VALUE = 256  # characters of a member
+_MAX_TRACEBACK = 1500  # characters, the end of it: the exception and its nearest frames
+_MAX_MEMBERS = 40
+_CLOSE_S = 1.0  # a blocked pipe holds up the end of the process no longer than this
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class LogFormat:
+    """Turns a record into the bytes of one line."""
+
+    def __init__(self, process: str, people: bool, redactor: Redactor) -> None:
+        self._process = process
+        self._people = people
+        self._clean = redactor.clean
+
+    def line(self, record: logging.LogRecord) -> bytes:
+        """The finished line with its newline; never raises, whatever the record holds."""
+        try:
+            return self._line(record)
+        except Exception as error:  # an object that cannot be shown must not take the thread down
+            return self._line(_record(f"a log record of {record.name} could not be formatted: {type(error).__name__}"))
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        message = self._clean(record.getMessage(), _MAX_TEXT)
+        extra = [(name, value) for name, value in vars(record).items() if name not in _STANDARD]
+        members = {name: self._value(value) for name, value in extra[:_MAX_MEMBERS]}
+        trace = self._traceback(record)
+        return (self._for_people if self._people else self._for_programs)(record, message, members, trace)
+
+    def _value(self, value: object) -> object:
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self._clean(value if isinstance(value, str) else str(value), _MAX_VALUE)
+
+    def _traceback(self, record: logging.LogRecord) -> str:
+        if not record.exc_info or record.exc_info[1] is None:
+            return ""
+        text = "".join(traceback.format_exception(record.exc_info[1]))
+        lines = [self._clean(line, _MAX_VALUE) for line in text[-4 * _MAX_TRACEBACK :].splitlines()]
+        return "\n".join(lines)[-_MAX_TRACEBACK:]
+
+    def _for_programs(self, record: logging.LogRecord, message: str, members: dict[str, object], trace: str) -> bytes:
+        line: dict[str, object] = {
+            "time": _utc(record.created) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+            "message": message,
+        }
+        if trace:
+            line["traceback"] = trace
+        encoded = _encode(line | members | line)  # in this order, and no member replaces one of ours
+        if len(encoded) >= MAX_LINE:
+            line["message"] = message[: _MAX_TEXT // 4]
+            line["traceback"] = trace[-_MAX_TRACEBACK // 4 :]
+            encoded = _encode(line | {"cut": True})
+        return encoded + b"\n"
+
+    def _for_people(self, record: logging.LogRecord, message: str, members: dict[str, object], trace: str) -> bytes:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        colour = _COLOURS.get(record.levelname, "")
+        rest = "".join(f"  {name}={value}" for name, value in members.items())
+        text = f"\x1b[2m{clock}\x1b[0m {colour}{record.levelname.lower():<7}\x1b[0m {message}\x1b[2m{rest}\x1b[0m"
+        return (text + ("\n" + trace if trace else "") + "\n").encode("utf-8", "backslashreplace")
+
+
+class LogWriter(logging.Handler):
+    """Takes records without ever waiting, and writes their lines from a thread of its own."""
+
+    def __init__(self, fd: int, line_format: LogFormat) -> None:
+        super().__init__()
+        self._fd = fd
+        self._format = line_format
+        self._queue: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self._reported = 0
+        self.dropped = 0
+        """Lines lost because the queue was full or standard error could not be written."""
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record, or count it as dropped."""
+        if self._queue.qsize() >= _MAX_QUEUED:
+            self.dropped += 1
+        else:
+            self._queue.put(record)
+
+    def stop(self) -> None:
+        """Write what is queued, for at most a second. Later records are lost."""
+        self._queue.put(None)
+        self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            self._write(self._format.line(record))
+            if self.dropped > self._reported and self._queue.qsize() < _MAX_QUEUED // 2:
+                lost, self._reported = self.dropped - self._reported, self.dropped
+                self._write(self._format.line(_record(f"{lost} log lines were dropped")))
+
+    def _write(self, line: bytes) -> None:
+        view = memoryview(line)
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:  # somebody who shares the descriptor made it non-blocking
+                select.select([], [self._fd], [])
+            except OSError:
+                self.dropped += 1
+                return
+
+
+def start(process: str, level: str, secrets: Iterable[Secret] = (), fd: int | None = None) -> LogWriter:
+    """Send the whole process's log to standard error (or ``fd``); ``process`` is its name in every line."""
+    fd = sys.stderr.fileno() if fd is None else fd
+    writer = LogWriter(fd, LogFormat(process, os.isatty(fd), Redactor(secrets)))
+    root = logging.getLogger()
+    root.handlers[:] = [writer]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
+    return writer
+
+
+def _record(message: str) -> logging.LogRecord:
+    return logging.LogRecord("tollway.observe", logging.WARNING, "", 0, message, None, None)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -1,0 +1,220 @@
+"""What a worker counts, and the list of everything that ``/metrics`` shows.
+
+Counting is one look-up and a few additions; turning the counts into Prometheus' text is the control plane's work.
+Labels are bounded: models and providers are those of the configuration, and past ``MAX_SERIES`` in a family whatever
+is new counts as ``other``.
+"""
+
+import os
+import time
+from bisect import bisect_left
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from tollway.domain.money import PICODOLLARS, to_decimal
+from tollway.domain.usage import Usage
+
+MAX_SERIES = 2000  # per family and worker; more than any sensible configuration, less than hurts a Prometheus server
+
+DURATION_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+"""From a cached answer to the longest stream that the default deadline allows."""
+
+_OTHER = "other"
+
+Labels = tuple[str, ...]
+Samples = dict[str, list[tuple[Labels, list[float]]]]
+
+
+class Family(msgspec.Struct, frozen=True):
+    """One metric: its kind, what it means, the names of its labels."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: Labels = ()
+
+
+FAMILIES: dict[str, Family] = {
+    "tollway_requests_total": Family(
+        "counter", "Answered calls, by model, provider and status.", ("model", "provider", "status")
+    ),
+    "tollway_request_duration_seconds": Family(
+        "histogram", "From the request's head to the answer's last byte.", ("model", "provider")
+    ),
+    "tollway_time_to_first_byte_seconds": Family(
+        "histogram", "From the start of an attempt to the provider's first byte.", ("model", "provider")
+    ),
+    "tollway_tokens_total": Family("counter", "Tokens that were billed.", ("model", "provider", "kind")),
+    "tollway_cost_usd_total": Family("counter", "What was charged to keys, in US dollars.", ("model", "provider")),
+    "tollway_upstream_attempts_total": Family("counter", "Attempts at providers.", ("provider", "outcome")),
+    "tollway_refusals_total": Family("counter", "Calls refused by the gateway itself.", ("code",)),
+    "tollway_inflight_requests": Family("gauge", "Calls that are running."),
+    "tollway_open_connections": Family("gauge", "Open client connections."),
+    "tollway_upstream_connections": Family("gauge", "Open connections to providers."),
+    "tollway_breaker_state": Family("gauge", "0 closed, 1 half-open, 2 open.", ("target",)),
+    "tollway_config_revision": Family("gauge", "Revision of the configuration in force."),
+    "tollway_config_age_seconds": Family("gauge", "Seconds since the configuration was last known to be current."),
+    "tollway_log_lines_dropped_total": Family("counter", "Log lines lost to a slow or full log."),
+    "tollway_journal_bytes_total": Family("counter", "Bytes written to the journal."),
+    "tollway_loop_lag_seconds": Family("gauge", "How late the event loop's timers ran, at worst, in the last second."),
+    "tollway_draining": Family("gauge", "1 while the worker finishes its last calls."),
+}
+"""Everything a worker reports, by name."""
+
+
+class Gauges(msgspec.Struct, kw_only=True):
+    """What is read at the moment of reporting rather than counted."""
+
+    inflight_requests: int = 0
+    open_connections: int = 0
+    upstream_connections: int = 0
+    breaker_state: Mapping[str, int] = {}
+    config_revision: int = 0
+    config_age_seconds: float = 0.0
+    log_lines_dropped_total: int = 0
+    journal_bytes_total: int = 0
+    loop_lag_seconds: float = 0.0
+    draining: int = 0
+
+
+class WorkerReport(msgspec.Struct, frozen=True, array_like=True):
+    """One worker's numbers since it started.
+
+    A counter or gauge has one value; a histogram has the count of each bucket (the last one without a bound), then the
+    sum.
+    """
+
+    pid: int
+    started: float
+    """Unix time; with the pid it names this life of the worker."""
+    samples: Samples
+
+    def encode(self) -> bytes:
+        """For ``POST /internal/metrics/{worker}``."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, body: bytes) -> "WorkerReport":
+        """Raises msgspec.ValidationError or msgspec.DecodeError for anything else."""
+        return msgspec.json.decode(body, type=cls)
+
+
+class Metrics:
+    """The counters of one worker. Not thread-safe: they belong to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._started = time.time()
+        self._requests: dict[Labels, int] = {}
+        self._answers: dict[Labels, _Answers] = {}
+        self._first_bytes: dict[Labels, _Histogram] = {}
+        self._attempts: dict[Labels, int] = {}
+        self._refusals: dict[Labels, int] = {}
+
+    def answered(
+        self,
+        model: str,
+        provider: str,
+        status: int,
+        seconds: float,
+        usage: Usage,
+        cost: int = 0,
+        scale: int = PICODOLLARS,
+    ) -> None:
+        """A call that reached its client, with what it was charged in units of ``10**-scale`` US dollars."""
+        _count(self._requests, (model, provider, str(status)))
+        answers = self._answers.get((model, provider))
+        if answers is None:
+            answers = self._answers.setdefault(_room(self._answers, (model, provider)), _Answers())
+        answers.durations.observe(seconds)
+        answers.input_tokens += usage.input_tokens
+        answers.cached_input_tokens += usage.cached_input_tokens
+        answers.output_tokens += usage.output_tokens
+        answers.cost[scale] = answers.cost.get(scale, 0) + cost
+
+    def first_byte(self, model: str, provider: str, seconds: float) -> None:
+        """A provider began to answer, so many seconds after the attempt began."""
+        histogram = self._first_bytes.get((model, provider))
+        if histogram is None:
+            histogram = self._first_bytes.setdefault(_room(self._first_bytes, (model, provider)), _Histogram())
+        histogram.observe(seconds)
+
+    def attempt(self, provider: str, outcome: str) -> None:
+        """An attempt ended; ``outcome`` is ``ok`` or why it failed."""
+        _count(self._attempts, (provider, outcome))
+
+    def refused(self, code: str) -> None:
+        """The gateway itself said no; ``code`` is the error's code."""
+        _count(self._refusals, (code,))
+
+    def report(self, gauges: Gauges) -> WorkerReport:
+        """Everything so far."""
+        samples: Samples = {
+            "tollway_requests_total": _counted(self._requests),
+            "tollway_request_duration_seconds": [(key, a.durations.values()) for key, a in self._answers.items()],
+            "tollway_time_to_first_byte_seconds": [(key, h.values()) for key, h in self._first_bytes.items()],
+            "tollway_tokens_total": [
+                ((*key, kind), [count]) for key, answers in self._answers.items() for kind, count in answers.tokens()
+            ],
+            "tollway_cost_usd_total": [(key, [answers.dollars()]) for key, answers in self._answers.items()],
+            "tollway_upstream_attempts_total": _counted(self._attempts),
+            "tollway_refusals_total": _counted(self._refusals),
+        }
+        for name, value in msgspec.structs.asdict(gauges).items():
+            labelled = value if isinstance(value, Mapping) else {}
+            samples["tollway_" + name] = _counted({(k,): n for k, n in labelled.items()} if labelled else {(): value})
+        return WorkerReport(os.getpid(), self._started, samples)
+
+
+class _Histogram:
+    """Observations by duration; the last bucket has no bound."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(DURATION_BUCKETS_S) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(DURATION_BUCKETS_S, seconds)] += 1
+        self._sum += seconds
+
+    def values(self) -> list[float]:
+        return [*self._counts, self._sum]
+
+
+class _Answers:
+    """What the answers of one model by one provider took, used and cost."""
+
+    __slots__ = ("cached_input_tokens", "cost", "durations", "input_tokens", "output_tokens")
+
+    def __init__(self) -> None:
+        self.durations = _Histogram()
+        self.input_tokens = 0
+        self.cached_input_tokens = 0
+        self.output_tokens = 0
+        self.cost: dict[int, int] = {}  # by scale, so that the sum stays exact until it is shown
+
+    def tokens(self) -> tuple[tuple[str, int], ...]:
+        cached = self.cached_input_tokens
+        return ("input", self.input_tokens - cached), ("cached_input", cached), ("output", self.output_tokens)
+
+    def dollars(self) -> float:
+        return float(sum((to_decimal(cost, scale) for scale, cost in self.cost.items()), Decimal()))
+
+
+def _count(series: dict[Labels, int], key: Labels) -> None:
+    try:
+        series[key] += 1
+    except KeyError:
+        key = _room(series, key)
+        series[key] = series.get(key, 0) + 1
+
+
+def _room(series: Mapping[Labels, object], key: Labels) -> Labels:
+    return key if len(series) < MAX_SERIES else (_OTHER,) * len(key)
+
+
+def _counted(series: Mapping[Labels, float]) -> list[tuple[Labels, list[float]]]:
+    return [(key, [count]) for key, count in series.items()]
