@@ -1,0 +1,193 @@
+"""A client's chat request: judged once, strictly, and kept as it came for the provider.
+
+The body that goes upstream is made from ``ChatCall.top``: what was judged is what is sent.
+"""
+
+import re
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from tollway.domain.refusals import BadRequest
+from tollway.wire.chat_messages import Message, Messages, Part
+from tollway.wire.estimate import MEDIA_BYTES
+from tollway.wire.json import UNREADABLE, Object, Raw, decoder, is_utf8, members
+
+MAX_MODEL_CHARACTERS = 256
+"""Longer than any model's name; names go into headers, log lines and metrics."""
+
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+
+
+class ChatCall(msgspec.Struct, frozen=True, gc=False):
+    """One chat request, as far as the gateway needs to know it."""
+
+    model: str
+    stream: bool
+    include_usage: bool
+    """The client asked for a usage chunk at the end of its stream."""
+    max_output_tokens: int | None
+    """The client's own cap on each choice."""
+    n: int
+    """How many choices were asked for."""
+    prompt_bytes: int
+    """Size of everything that becomes input tokens; pictures and the like count flat (``wire/estimate.py``)."""
+    created: int
+    """When the request came, Unix seconds: for answers that do not say when they were made."""
+    top: dict[str, Raw]
+    """Every member of the body, unknown ones too."""
+
+
+class _StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class _FunctionDefinition(msgspec.Struct, gc=False):
+    name: str
+    parameters: Object | None = None
+
+
+class _ToolDefinition(msgspec.Struct, gc=False):
+    type: str
+    function: _FunctionDefinition | None = None
+
+
+class _JsonSchema(msgspec.Struct, gc=False):
+    name: str
+    schema: Object | None = None
+
+
+class _ResponseFormat(msgspec.Struct, gc=False):
+    type: str
+    json_schema: _JsonSchema | None = None
+
+
+class _Parameters(msgspec.Struct, gc=False):
+    """Every parameter of OpenAI's chat request with its type and the range that holds for all providers.
+
+    What differs between providers (names of efforts, kinds of tools) is theirs to judge.
+    """
+
+    model: str
+    messages: Messages
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    logit_bias: Object | None = None
+    response_format: _ResponseFormat | None = None
+    tools: Annotated[list[_ToolDefinition], msgspec.Meta(max_length=128)] | None = None
+    tool_choice: str | Object | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[_FunctionDefinition], msgspec.Meta(max_length=128)] | None = None
+    function_call: str | Object | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    prediction: Object | None = None
+    metadata: Object | None = None
+    store: bool | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+    modalities: list[str] | None = None
+    audio: Object | None = None
+    web_search_options: Object | None = None
+
+
+_decode_parameters = decoder(_Parameters)
+
+_PROMPT_MEMBERS = ("messages", "tools", "functions", "response_format")
+"""What the model reads. A prediction is billed as output; the rest costs no tokens."""
+
+
+def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
+    """The call that these bytes ask for, or what is wrong with them. Never raises."""
+    try:
+        known = _decode_parameters(body)
+        top = members(body)
+    except msgspec.ValidationError as error:
+        return _wrong_value(str(error))
+    except UNREADABLE:
+        return _NO_JSON
+    if not is_utf8(body):
+        return _NO_JSON
+    model = known.model
+    if not (model.isprintable() and 0 < len(model) <= MAX_MODEL_CHARACTERS):
+        return BadRequest("Invalid 'model': not the name of a model.", "model", "invalid_value")
+    if known.user is not None and "\0" in known.user:
+        return BadRequest("Invalid 'user': it holds a NUL character.", "user", "invalid_value")
+    options = known.stream_options
+    cap = known.max_completion_tokens
+    prompt_bytes = len(top["messages"]) - _media_discount(known.messages)
+    if len(top) > 2:
+        for name in _PROMPT_MEMBERS[1:]:
+            if name in top:
+                prompt_bytes += len(top[name])
+    return ChatCall(
+        model=model,
+        stream=known.stream is True,
+        include_usage=options is not None and options.include_usage is True,
+        max_output_tokens=known.max_tokens if cap is None else cap,
+        n=known.n or 1,
+        prompt_bytes=prompt_bytes,
+        created=now_unix,
+        top=top,
+    )
+
+
+def _media_discount(messages: list[Message]) -> int:
+    """How many bytes to take off, so that each medium counts flat (negative: to add)."""
+    discount = 0
+    for message in messages:
+        content = message.content
+        if type(content) is list:
+            for part in content:
+                discount += _media_bytes(part)
+    return discount
+
+
+def _media_bytes(part: Part) -> int:
+    for medium in (part.image_url, part.input_audio, part.file):
+        if type(medium) is Raw:
+            return len(medium) - MEDIA_BYTES
+    return 0
+
+
+_NO_JSON = BadRequest("The body of the request is not valid JSON in UTF-8.", None, "invalid_json")
+
+_MAX_SAID = 300  # of the decoder's text, which may quote a value of the client's
+
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"^Object missing required field `(\w+)`$")
+_CODES = (
+    ("length >= 1", "empty_array"),
+    ("of length", "invalid_value"),
+    (", got ", "invalid_type"),
+)
+
+
+def _wrong_value(said: str) -> BadRequest:
+    """What a typed decoder said, in the words of OpenAI's errors, with the path of the member as ``param``."""
+    at = _AT.search(said)
+    path = at[1] if at else ""
+    if at:
+        said = said[: at.start()]
+    if missing := _MISSING.match(said):
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return BadRequest(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
+    code = next((code for words, code in _CODES if words in said), "invalid_value")
+    said = said.replace("`", "")[:_MAX_SAID]
+    if not path:
+        return BadRequest(f"The body of the request is not a chat request: {said}.", None, code)
+    return BadRequest(f"Invalid '{path}': {said}.", path, code)

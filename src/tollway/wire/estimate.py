@@ -1,0 +1,21 @@
+"""How many tokens a prompt will be, before a provider has counted: almost free, and rather too many than too few."""
+
+BYTES_PER_TOKEN = 4
+"""English text and code have 3.5 to 5 bytes per token; Chinese and Japanese 3 to 4 in UTF-8. The JSON around the text
+(about 30 bytes for each message, 7 tokens here, 3 or 4 in truth) makes up for the low side."""
+
+MEDIA_BYTES = 1_536 * BYTES_PER_TOKEN
+"""What one image, sound or file counts for, whatever its size: a large picture in high detail is 765 to 1,445 tokens
+(OpenAI's tiles), up to 1,536 patches elsewhere. Base64 says nothing about tokens."""
+
+_REPLY_PRIMING = 3  # every answer is primed with three tokens of the provider's
+
+
+def prompt_tokens_estimate(prompt_bytes: int) -> int:
+    """Tokens for a prompt of ``ChatCall.prompt_bytes`` bytes."""
+    return -(-prompt_bytes // BYTES_PER_TOKEN) + _REPLY_PRIMING
+
+
+def output_tokens_estimate(content_bytes: int) -> int:
+    """Tokens for so many bytes of generated text, for an answer that was cut before its usage came."""
+    return -(-content_bytes // BYTES_PER_TOKEN)

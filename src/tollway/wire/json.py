@@ -1,0 +1,51 @@
+"""JSON from outside: the one place where decoders and encoders for it are made.
+
+Rules that hold for everything decoded here:
+
+1. Strict JSON only: no ``NaN``, no comments, no byte order mark, no lone surrogates, nothing after the value.
+2. Of duplicate members the last one counts, and only what counted is ever sent on.
+3. Members that nobody looks at are skipped or kept as :class:`Raw`, so junk costs a scan and no memory.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+Raw = msgspec.Raw
+"""A JSON value as it stood in the text; a view that keeps the text alive."""
+
+Unset = msgspec.UnsetType
+UNSET = msgspec.UNSET
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for text that is no JSON, or not of its type. RecursionError: nested too deeply."""
+
+T = TypeVar("T")
+
+
+class Object(msgspec.Struct, gc=False):
+    """Any JSON object; its members are skipped."""
+
+
+def decoder(kind: type[T]) -> Callable[[bytes | Raw], T]:
+    """A decoder for values of one type; raises one of :data:`UNREADABLE`. Make it once per module."""
+    return msgspec.json.Decoder(kind).decode
+
+
+encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+"""A value as compact JSON. ``Raw`` members are copied byte for byte."""
+
+members: Callable[[bytes | Raw], dict[str, Raw]] = decoder(dict[str, Raw])
+"""The members of an object, each as it stood in the text."""
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether the bytes are UTF-8. Decoders check only the strings that they build, not those that they skip."""
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
