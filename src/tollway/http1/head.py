@@ -1,0 +1,208 @@
+"""Heads of requests and responses: bytes in, values out. Pure.
+
+1. httptools (llhttp, strict) reads the lines: it refuses bare CR and LF, control characters, folded lines, bad names
+   and a space before the colon. A fresh parser per head, because it is never shown a body.
+2. Everything that decides where the message ends is decided here, once, and not taken from the parser.
+3. A header whose repetition could be read in two ways is refused; others become one list (RFC 9110, section 5.3).
+"""
+
+import re
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
+
+from tollway.http1.errors import (
+    BadFraming,
+    BadHead,
+    BadResponse,
+    ExpectationFailed,
+    HeadTooLarge,
+    MessageError,
+    TargetTooLong,
+)
+
+CHUNKED: Final = -1
+"""Framing: the body comes in chunks."""
+UNTIL_CLOSE: Final = -2
+"""Framing: the body ends where the connection ends (responses only)."""
+
+MAX_HEADERS: Final = 128
+"""Header lines in one head; browsers and SDKs send 10 to 30."""
+MAX_TARGET: Final = 8192
+"""Bytes of a request target (RFC 9112, section 3, asks for at least 8000)."""
+
+_SHORTEST_LINE: Final = 4  # "a:" CR LF
+_LENGTH_DIGITS: Final = 18  # a Content-Length that any 64-bit program reads alike
+_TARGET_CHARACTERS: Final = (  # RFC 3986 without "#"
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:@/?[]"
+)
+_is_host: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
+_SINGLE: Final = frozenset(
+    b"host content-length transfer-encoding content-type content-encoding expect cookie"
+    b" authorization proxy-authorization api-key x-api-key idempotency-key".split()
+)
+"""Headers of which a second line is refused: framing, identity, and what the body is."""
+
+
+class _Head:
+    """What httptools fills: header names in lower case, values without the white space around them."""
+
+    __slots__ = ("ambiguous", "framing", "headers", "keep_alive")
+
+    headers: dict[bytes, bytes]
+    keep_alive: bool
+    framing: int
+
+    def __init__(self) -> None:
+        self.headers = {}
+        self.ambiguous = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        value = value.rstrip()
+        if name in self.headers:
+            if name in _SINGLE:
+                self.ambiguous = True
+            value = self.headers[name] + b", " + value
+        self.headers[name] = value
+
+
+class RequestHead(_Head):
+    """A request's head. ``target`` is ``path[?query]``, still escaped, or ``*``.
+
+    ``framing`` is the length of the body, or ``CHUNKED``; ``minor`` the second digit of the HTTP version.
+    """
+
+    __slots__ = ("expect_continue", "method", "minor", "path", "query", "target")
+
+    method: bytes
+    target: bytes
+    path: bytes
+    query: bytes
+    minor: int
+    expect_continue: bool
+
+
+class ResponseHead(_Head):
+    """A response's head. ``framing`` is the length of the body, ``CHUNKED`` or ``UNTIL_CLOSE``."""
+
+    __slots__ = ("status",)
+
+    status: int
+
+
+def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHead:
+    """Read a head, from its first byte to the blank line inclusive. Raises :class:`MessageError`."""
+    if head.startswith(b"\r\n"):
+        head = head[2:]  # RFC 9112, section 2.2: one empty line before a request is forgiven
+    if len(head) > max_headers * _SHORTEST_LINE and head.count(b"\n") > max_headers + 2:
+        raise HeadTooLarge("the request has too many headers")
+    parsed = RequestHead()
+    try:
+        HttpRequestParser(parsed).feed_data(head)
+    except HttpParserUpgrade:
+        pass  # an offer that we do not take up (RFC 9110, section 7.8); CONNECT fails below by its target
+    except HttpParserError:
+        raise BadHead("the request head is not valid HTTP/1.1") from None
+    if parsed.ambiguous:
+        raise BadHead("a header that must be single is repeated")
+
+    words = head[: head.index(b"\r\n")].split(b" ")
+    if len(words) != 3:
+        raise BadHead("the request line is not valid")
+    parsed.method, parsed.target, version = words
+    if version == b"HTTP/1.1":
+        parsed.minor = 1
+    elif version == b"HTTP/1.0":
+        parsed.minor = 0
+    else:
+        raise BadHead("the protocol is not HTTP/1.0 or HTTP/1.1")
+    _judge_target(parsed)
+
+    headers = parsed.headers
+    host = headers.get(b"host")
+    if host is None:
+        if parsed.minor:
+            raise BadHead("the Host header is missing")
+    elif not _is_host(host):
+        raise BadHead("the Host header is not a host")
+    expect = headers.get(b"expect")
+    if expect is not None and expect.lower() != b"100-continue":
+        raise ExpectationFailed("the expectation is not 100-continue")
+    parsed.expect_continue = expect is not None and parsed.minor == 1
+    parsed.keep_alive = _keep_alive(headers, parsed.minor)
+    parsed.framing = _framing(headers, parsed.minor, 0)
+    return parsed
+
+
+def parse_response_head(head: bytes, request_method: bytes = b"POST") -> ResponseHead:
+    """Read a head, from its first byte to the blank line inclusive. Raises :class:`BadResponse`.
+
+    Interim answers (1xx) are returned like others, with no body; 101 is refused because nobody asked for it.
+    """
+    if head.count(b"\n") > MAX_HEADERS + 2:
+        raise _bad_response("the answer has too many headers")
+    if not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
+        raise _bad_response("the answer is not HTTP/1.0 or HTTP/1.1")
+    parsed = ResponseHead()
+    parser = HttpResponseParser(parsed)
+    try:
+        parser.feed_data(head)
+    except (HttpParserError, HttpParserUpgrade):
+        raise _bad_response("the head of the answer is not valid HTTP/1.1") from None
+    status = parsed.status = parser.get_status_code()
+    headers = parsed.headers
+    minor = head[7] - 0x30
+    if not 100 <= status <= 599 or status == 101:
+        raise _bad_response("the answer has a status that has no meaning here")
+    tunnel = request_method == b"CONNECT" and status < 300
+    if tunnel or status < 200 or status in (204, 304) or request_method == b"HEAD":
+        parsed.framing = 0
+    else:
+        try:
+            parsed.framing = _framing(headers, minor, UNTIL_CLOSE)
+        except MessageError as error:
+            raise _bad_response(error.reason) from None
+    parsed.keep_alive = parsed.framing != UNTIL_CLOSE and _keep_alive(headers, minor)
+    return parsed
+
+
+def _judge_target(parsed: RequestHead) -> None:
+    """Origin form or ``*`` only: nothing is ever decided by an absolute target (RFC 9112, section 3.2)."""
+    target = parsed.target
+    if len(target) > MAX_TARGET:
+        raise TargetTooLong("the request target is too long")
+    if parsed.method == b"CONNECT" or (not target.startswith(b"/") and target != b"*"):
+        raise BadHead("the request target is not a path")
+    if target.translate(None, _TARGET_CHARACTERS):
+        raise BadHead("the request target has characters that must be escaped")
+    parsed.path, _, parsed.query = target.partition(b"?")
+
+
+def _keep_alive(headers: dict[bytes, bytes], minor: int) -> bool:
+    connection = headers.get(b"connection")
+    if connection is None:
+        return minor == 1
+    options = [option.strip() for option in connection.lower().split(b",")]
+    return b"close" not in options and (minor == 1 or b"keep-alive" in options)
+
+
+def _framing(headers: dict[bytes, bytes], minor: int, otherwise: int) -> int:
+    """RFC 9112, section 6.3, in its strictest reading: one statement about the length, or none."""
+    coding = headers.get(b"transfer-encoding")
+    length = headers.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            raise BadFraming("Content-Length and Transfer-Encoding exclude each other")
+        if minor == 0 or coding.lower() != b"chunked":
+            raise BadFraming("the Transfer-Encoding is not supported")
+        return CHUNKED
+    if length is None:
+        return otherwise
+    if not length.isdigit() or len(length) > _LENGTH_DIGITS:
+        raise BadFraming("the Content-Length is not a number")
+    return int(length)
+
+
+def _bad_response(reason: str) -> BadResponse:
+    return BadResponse(reason, nothing_received=False)
