@@ -1,0 +1,216 @@
+"""Append-only files in which settlements wait for PostgreSQL.
+
+A file is a row of frames: the mark, the length and the CRC-32 of the body, the body (MessagePack). The mark lets a
+reader find the next good frame behind a damaged one, so that one bad sector costs one record.
+
+1. A record is in the kernel's hands when :meth:`Journal.append` returns: ``kill -9`` loses nothing.
+2. A writer holds an exclusive lock on its file for as long as it lives. A file that can be locked has lost its writer.
+3. A file appears under its final name only when it is locked: no reader mistakes a new file for an abandoned one.
+"""
+
+import contextlib
+import fcntl
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from tollway.accounting.records import Settlement
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""A full file is left to the poster, which removes it when it is posted."""
+
+MAX_RECORD_BYTES = 64 * 1024
+"""A settlement has some 300 bytes, and a few names from outside that the edge bounds."""
+
+MAX_WAITING = 10_000
+"""Records kept in memory while the disk is full; beyond it the oldest are given up."""
+
+SUFFIX = ".journal"
+
+_MARK = b"\xf5TW\x01"
+_HEAD = struct.Struct("<4sII")
+_MAX_TEXT = 1024  # characters of each text of a record that would be too large
+_READ_BYTES = 1024 * 1024  # at most so much is read and decoded in one go
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Settlement, strict=False).decode  # not strict: numbers over 64 bits travel as text
+_crc32 = zlib.crc32
+
+
+class JournalFull(Exception):  # noqa: N818 - a state of the disk
+    """The disk took no more. The record waits in memory: without :meth:`Journal.retry` it dies with the process."""
+
+
+class Journal:
+    """The journal of one worker process."""
+
+    def __init__(self, directory: Path, started_unix: float, max_file_bytes: int = MAX_FILE_BYTES) -> None:
+        self._directory = directory
+        self._started = int(started_unix * 1000)
+        self._max_file_bytes = max_file_bytes
+        self._waiting: list[bytes] = []
+        self._file = self._open()
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether records wait because the disk takes no more: no call should start whose cost cannot be noted."""
+        return bool(self._waiting)
+
+    def append(self, record: Settlement) -> None:
+        """Write one record. Never fails for what the record says; raises JournalFull when the disk fails."""
+        body = _encode_any(record)
+        frame = _HEAD.pack(_MARK, len(body), _crc32(body)) + body
+        if self._waiting:
+            self._waiting.append(frame)
+            del self._waiting[:-MAX_WAITING]
+            if not self.retry():
+                raise JournalFull
+            return
+        try:
+            self._write(frame)
+        except OSError as error:
+            self._waiting.append(frame)
+            raise JournalFull from error
+
+    def retry(self) -> bool:
+        """Write what waits; True when nothing waits any more."""
+        try:
+            while self._waiting:
+                self._write(self._waiting[0])
+                del self._waiting[0]
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Leave the file to the poster."""
+        os.close(self._file)
+
+    def _write(self, frame: bytes) -> None:
+        if self._size >= self._max_file_bytes:
+            self._rotate()
+        written = os.write(self._file, frame)
+        if written != len(frame):
+            os.ftruncate(self._file, self._size)
+            raise OSError("the disk took only a part of a record")
+        self._size += written
+
+    def _rotate(self) -> None:
+        with contextlib.suppress(OSError):  # no descriptor, no inode: the old file goes on
+            following = self._open()
+            os.close(self._file)
+            self._file, self._size = following, 0
+
+    def _open(self) -> int:
+        # The random part keeps two machines apart that share a database: positions are stored by file name.
+        name = f"worker-{self._started}-{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
+        hidden = self._directory / f".{name}"
+        file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hidden.rename(self._directory / name)
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A piece of a journal: its good records, and what was between them."""
+
+    records: list[Settlement]
+    ends: list[int]
+    """Where each record's frame ends in the file."""
+    position: int
+    """Up to here everything is accounted for; read on from here."""
+    damaged: list[bytes]
+    """Pieces that are no frames, to be set aside."""
+
+
+def read_records(path: Path, position: int, *, abandoned: bool) -> Chunk:
+    """The next records of a journal, at most a mebibyte of them.
+
+    ``abandoned`` says that the writer is gone: an unfinished frame at the end is then damage, else it is awaited.
+    """
+    with path.open("rb") as file:
+        file.seek(position)
+        data = file.read(_READ_BYTES)
+        at_end = abandoned and not file.read(1)
+    records: list[Settlement] = []
+    ends: list[int] = []
+    damaged: list[bytes] = []
+    start = 0
+    while start < len(data):
+        record, end = _frame(data, start)
+        if record is not None:
+            records.append(record)
+            ends.append(position + end)
+            start = end
+            continue
+        following = _next_frame(data, start + 1)
+        if following is None:
+            if at_end:
+                following = len(data)
+            elif len(data) < _READ_BYTES or start > 0:
+                break  # perhaps the writer is in the middle of it, or it goes on in the next piece
+            else:
+                following = len(data) - MAX_RECORD_BYTES
+        damaged.append(data[start:following])
+        start = following
+    return Chunk(records, ends, position + start, damaged)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether no process writes to this journal any more."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _frame(data: bytes, start: int) -> tuple[Settlement | None, int]:
+    """The record whose frame starts here and where the frame ends; None where there is no whole, sound frame."""
+    body = start + _HEAD.size
+    if body > len(data):
+        return None, start
+    mark, length, checksum = _HEAD.unpack_from(data, start)
+    end = body + length
+    if mark != _MARK or length > MAX_RECORD_BYTES or end > len(data) or _crc32(data[body:end]) != checksum:
+        return None, start
+    try:
+        return _decode(data[body:end]), end
+    except msgspec.DecodeError:
+        return None, start
+
+
+def _next_frame(data: bytes, start: int) -> int | None:
+    while (start := data.find(_MARK, start)) >= 0:
+        if _frame(data, start)[0] is not None:
+            return start
+        start += 1
+    return None
+
+
+def _encode_any(record: Settlement) -> bytes:
+    try:
+        body = _encode(record)
+    except (OverflowError, UnicodeEncodeError):
+        pass
+    else:
+        if len(body) <= MAX_RECORD_BYTES:
+            return body
+    return _encode(["settled", *map(_encodable, msgspec.structs.astuple(record))])
+
+
+def _encodable(value: object) -> object:
+    if type(value) is int and value.bit_length() > 63:
+        return str(value)
+    if isinstance(value, str):
+        return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
+    return value

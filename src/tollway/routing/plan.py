@@ -1,0 +1,17 @@
+"""Where a call may go, in order."""
+
+from tollway.domain.refusals import ModelNotAllowed, ModelNotFound
+from tollway.routing.snapshot import KeyGrant, Snapshot, Target
+
+
+def plan(model: str, grant: KeyGrant, snapshot: Snapshot) -> tuple[Target, ...] | ModelNotFound | ModelNotAllowed:
+    """The model's own target, then its fallbacks without those that the key may not use."""
+    route = snapshot.routes.get(model)
+    if route is None:
+        return ModelNotFound(model)
+    allowed = grant.models
+    if allowed is None:
+        return route.targets
+    if model not in allowed:
+        return ModelNotAllowed(model)
+    return tuple([target for target in route.targets if target.model in allowed])

@@ -1,0 +1,86 @@
+"""What follows a failed attempt, while nothing of an answer has reached the client."""
+
+import enum
+
+from tollway.domain.failures import FailureKind
+
+
+class Step(enum.Enum):
+    """What to do after an attempt failed."""
+
+    NEXT = "next"
+    """The next target."""
+    NEXT_OR_SAME = "next_or_same"
+    """The next target; where none is left the same once more, if the :class:`RetryBudget` allows it."""
+    RETURN = "return"
+    """The client made the mistake: every target would say so."""
+
+
+_STEPS = {
+    FailureKind.CONNECT: Step.NEXT_OR_SAME,
+    FailureKind.TIMEOUT: Step.NEXT,  # waiting twice as long helps nobody
+    FailureKind.BROKEN: Step.NEXT_OR_SAME,
+    FailureKind.INVALID: Step.NEXT_OR_SAME,
+    FailureKind.BUSY: Step.NEXT,
+    FailureKind.QUOTA: Step.NEXT,
+    FailureKind.CREDENTIAL: Step.NEXT,
+    FailureKind.NO_CREDENTIAL: Step.NEXT,
+    FailureKind.MODEL: Step.NEXT,
+    FailureKind.SERVER: Step.NEXT_OR_SAME,
+    FailureKind.CONTEXT: Step.RETURN,
+    FailureKind.CONTENT: Step.RETURN,  # a laxer model is not looked for behind the client's back
+    FailureKind.REQUEST: Step.RETURN,
+    FailureKind.RESTING: Step.NEXT,
+}
+
+
+def decide(kind: FailureKind) -> Step:
+    """What follows a failure of this kind."""
+    return _STEPS[kind]
+
+
+MIN_RETRIES = 3
+"""So many are always allowed: a share of few calls would be none."""
+
+MAX_RETRY_SHARE = 0.2
+"""Retries as a share of recent calls; Envoy's default. More would multiply the load on providers that are down."""
+
+_HALF_S = 5.0  # recent calls: those of this half and of the one before
+
+
+class RetryBudget:
+    """Bounds attempts without a good prospect: the same target again, and targets that are resting.
+
+    ``Health.order`` asks it before it hands out a resting target as a further attempt. Moving on to a healthy target
+    needs no budget: it adds no load to what is failing, and it is what fallbacks are for.
+    """
+
+    __slots__ = ("_calls", "_earlier_calls", "_earlier_retries", "_half_ends", "_retries")
+
+    def __init__(self) -> None:
+        self._calls = self._earlier_calls = 0
+        self._retries = self._earlier_retries = 0
+        self._half_ends = 0.0
+
+    def called(self, now: float) -> None:
+        """Count one call (not its attempts)."""
+        if now >= self._half_ends:
+            self._turn(now)
+        self._calls += 1
+
+    def may_retry(self, now: float) -> bool:
+        """Whether one more retry is allowed; if so, it is counted."""
+        if now >= self._half_ends:
+            self._turn(now)
+        share = MAX_RETRY_SHARE * (self._calls + self._earlier_calls)
+        if self._retries + self._earlier_retries + 1 > max(MIN_RETRIES, share):
+            return False
+        self._retries += 1
+        return True
+
+    def _turn(self, now: float) -> None:
+        recent = now < self._half_ends + _HALF_S
+        self._earlier_calls = self._calls if recent else 0
+        self._earlier_retries = self._retries if recent else 0
+        self._calls = self._retries = 0
+        self._half_ends = now + _HALF_S
