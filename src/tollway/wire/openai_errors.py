@@ -14,6 +14,7 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import (
     BadKey,
     BadRequest,
+    CannotAccount,
     ClientFault,
     Draining,
     ExpiredKey,
@@ -36,6 +37,7 @@ _DO_NOT_RETRY = b"x-should-retry: false\r\n"
 _CHALLENGE = b"www-authenticate: Bearer\r\n"
 
 _MAX_NAME = 128  # of a model's name in a message
+_OUTAGE_RETRY_S = 5.0  # a full disk or a lost database is not repaired faster
 _DRAIN_RETRY_S = 1.0  # by then a load balancer has taken this process out, or its successor has started
 
 
@@ -109,6 +111,11 @@ def to_http(refusal: Refusal) -> HttpError:
         case ClientFault(failure):
             status = 413 if failure.status == 413 else 400
             return _error(status, failure.code, failure.message, failure.param, failure.type)
+        case CannotAccount():
+            text = "This gateway cannot note what a call costs at the moment, so it makes none."
+            return _error(
+                503, "accounting_unavailable", text, type=_SERVER_ERROR, headers=_retry_after(_OUTAGE_RETRY_S)
+            )
         case Draining():
             text = "This gateway is stopping."
             return _error(503, "draining", text, type=_SERVER_ERROR, headers=_retry_after(_DRAIN_RETRY_S))

@@ -1,0 +1,304 @@
+"""Why an attempt failed, read from a provider's status, headers and error object.
+
+The shapes are those of OpenAI, of servers that copy it, and of Mistral with its several front ends:
+
+    {"error": {"message", "type", "param", "code"}}      {"error": "text"}
+    {"object": "error", "message", "type", "code"}       {"message": "text"}        {"detail": "text"}
+    {"message": {"detail": [item, …]}}                   {"detail": [item, …]}      with item = {"loc", "msg", "input"}
+
+What a provider says about its own state is never shown, only sorted. What it says about the client's request is shown
+after :func:`clean`; the ``input`` of an item, which echoes what the client sent, never is.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder
+
+T = TypeVar("T")
+
+
+class Problem(NamedTuple):
+    """A provider's error object, its members cleaned; empty texts where it said nothing."""
+
+    message: str = ""
+    type: str = ""
+    code: str = ""
+    param: str | None = None
+
+
+def classify(status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
+    """The failure that an answer with an error status means."""
+    problem = read_problem(body) if len(body) <= _MAX_BODY else Problem()
+    return failure(status, problem, retry_after_s(headers, problem.message))
+
+
+def failure(status: int, problem: Problem, wait_s: float | None = None) -> UpstreamFailure:
+    """The failure that an error object means; status 200 for one that came inside a good answer or a stream."""
+    if status == 200:
+        status = int(problem.code) if _STATUS.fullmatch(problem.code) else 0
+    kind = _kind(status, problem)
+    if kind not in _OF_THE_REQUEST:
+        wait_s = None if kind is FailureKind.QUOTA else wait_s
+        return UpstreamFailure(kind, _OWN_WORDS[kind], status=status, retry_after_s=wait_s)
+    code, param = problem.code or None, problem.param
+    if kind is FailureKind.CONTEXT:
+        code, param = "context_length_exceeded", param or "messages"
+    elif kind is FailureKind.CONTENT:
+        code = "content_filter"
+    elif status == 413:
+        code = code or "request_too_large"
+    message = problem.message or _OWN_WORDS[kind]
+    return UpstreamFailure(kind, message, status=status, code=code, type="invalid_request_error", param=param)
+
+
+# --- sorting ------------------------------------------------------------------------------------------------
+
+_STATUS = re.compile(r"[45]\d\d")
+_OF_THE_REQUEST = frozenset({FailureKind.REQUEST, FailureKind.CONTEXT, FailureKind.CONTENT})
+
+_OWN_WORDS = {
+    FailureKind.INVALID: "The provider answered with something that is no answer.",
+    FailureKind.TIMEOUT: "The provider took too long.",
+    FailureKind.BUSY: "The provider's rate limit is reached.",
+    FailureKind.QUOTA: "The quota at the provider is used up.",
+    FailureKind.CREDENTIAL: "The provider refused the gateway's credential.",
+    FailureKind.MODEL: "The provider does not know the model.",
+    FailureKind.SERVER: "The provider failed.",
+    FailureKind.CONTEXT: "The prompt is longer than the model's context.",
+    FailureKind.CONTENT: "The provider's content filter refused the request.",
+    FailureKind.REQUEST: "The provider refused the request.",
+}
+
+# Words that stand in `type` or `code`; they mean the same whatever the status. In order: the first match decides.
+_BY_WORD: tuple[tuple[FailureKind, frozenset[str]], ...] = (
+    (
+        FailureKind.QUOTA,
+        frozenset(
+            {
+                "insufficient_quota",
+                "credit_balance_exhausted",
+                "billing_hard_limit_reached",
+                "billing_not_active",
+                "spend_limit_reached",
+            }
+        ),
+    ),
+    (FailureKind.CONTEXT, frozenset({"context_length_exceeded"})),
+    (FailureKind.CONTENT, frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})),
+    (FailureKind.MODEL, frozenset({"model_not_found", "invalid_model", "unknown_model", "1500"})),
+)
+
+# Words that decide only where there is no status: in the middle of a stream.
+_BY_WORD_IN_STREAM: tuple[tuple[FailureKind, frozenset[str]], ...] = (
+    (
+        FailureKind.BUSY,
+        frozenset(
+            {"rate_limit_exceeded", "rate_limit_error", "rate_limited", "requests", "tokens", "slow_down", "1300"}
+        ),
+    ),
+    (FailureKind.CREDENTIAL, frozenset({"invalid_api_key", "authentication_error", "permission_error"})),
+    (FailureKind.TIMEOUT, frozenset({"timeout", "timeout_error"})),
+    (FailureKind.REQUEST, frozenset({"invalid_request_error"})),
+)
+
+_BY_STATUS = {
+    400: FailureKind.REQUEST,
+    401: FailureKind.CREDENTIAL,
+    402: FailureKind.CREDENTIAL,
+    403: FailureKind.CREDENTIAL,
+    404: FailureKind.MODEL,
+    405: FailureKind.MODEL,  # a wrong base address answers so
+    408: FailureKind.TIMEOUT,
+    410: FailureKind.MODEL,
+    413: FailureKind.REQUEST,
+    422: FailureKind.REQUEST,
+    429: FailureKind.BUSY,
+    504: FailureKind.TIMEOUT,
+}
+
+_TOO_LONG = re.compile(
+    r"too large for model with|maximum context length|context length exceeded|exceeds? the (?:model's )?context"
+    r"|context window|prompt is too long",
+    re.IGNORECASE,
+)
+_GUARDRAIL = re.compile(r"blocked by guardrail|content management policy|content policy", re.IGNORECASE)
+
+
+def _kind(status: int, problem: Problem) -> FailureKind:
+    words = {problem.type, problem.code}
+    if status < 500:
+        for kind, of_kind in _BY_WORD:
+            if words & of_kind:
+                return kind
+        if status in (0, 400, 413, 422) and _TOO_LONG.search(problem.message):
+            return FailureKind.CONTEXT
+        if status in (0, 400, 403, 422) and _GUARDRAIL.search(problem.message):
+            return FailureKind.CONTENT
+    if not status:
+        for kind, of_kind in _BY_WORD_IN_STREAM:
+            if words & of_kind:
+                return kind
+    if 200 <= status < 400:
+        return FailureKind.INVALID  # redirects are not followed
+    return _BY_STATUS.get(status, FailureKind.SERVER)
+
+
+# --- when to come back --------------------------------------------------------------------------------------
+
+_MAX_WAIT_S = 86_400.0  # a day; who says more means "never"
+
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,9})?")
+_IN_TEXT = re.compile(r"(?:try again|retry) in (?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,9}(?:\.\d{1,9})?)(ms|s))?")
+
+
+def retry_after_s(headers: Mapping[bytes, bytes], message: str = "") -> float | None:
+    """Seconds to wait as the provider said it: in ``retry-after-ms``, ``retry-after`` or its text; None if nowhere.
+
+    A date is read against the answer's own ``date``, as the provider's clock may not be ours.
+    """
+    wait_s = _milliseconds(headers.get(b"retry-after-ms", b""))
+    if wait_s is None:
+        wait_s = _seconds(headers.get(b"retry-after", b""), headers.get(b"date", b""))
+    if wait_s is None and (match := _IN_TEXT.search(message)) and any(match.groups()):
+        hours, minutes, count, unit = match.groups()
+        wait_s = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(count or 0) / (1000 if unit == "ms" else 1)
+    return None if wait_s is None else min(max(wait_s, 0.0), _MAX_WAIT_S)
+
+
+def _milliseconds(value: bytes) -> float | None:
+    text = value.decode("latin-1").strip()
+    return float(text) / 1000 if _NUMBER.fullmatch(text) else None
+
+
+def _seconds(value: bytes, date: bytes) -> float | None:
+    text = value.decode("latin-1").strip()
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    try:
+        until, now = parsedate_to_datetime(text), parsedate_to_datetime(date.decode("latin-1"))
+        return (until - now).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+_MAX_BODY = 1024 * 1024  # no error object is longer; HTML pages and echoes are
+_MAX_ITEMS = 4  # of a list of validation errors: the first ones tell what is wrong
+
+
+class _Members(msgspec.Struct, gc=False):
+    error: Raw | Unset = UNSET
+    message: Raw | Unset = UNSET
+    detail: Raw | Unset = UNSET
+    type: Raw | Unset = UNSET
+    code: Raw | Unset = UNSET
+    param: Raw | Unset = UNSET
+
+
+class _Item(msgspec.Struct, gc=False):
+    loc: list[str | int] = []
+    msg: str = ""
+
+
+_as_members = decoder(_Members)
+_as_items = decoder(list[_Item])
+_as_text = decoder(str)
+_as_code = decoder(str | int)  # type: ignore[arg-type]  # a union is no class
+
+
+def read_problem(body: bytes | Raw) -> Problem:
+    """The error object in any of the known shapes. Junk gives an empty one."""
+    top = _try(_as_members, body)
+    if top is None:
+        return Problem(message=_raw_text(bytes(body)))
+    inner = _try(_as_members, top.error)
+    source = top if inner is None else inner
+    message, param = _message(source)
+    if not message and inner is None:
+        message = _try(_as_text, top.error) or ""
+    return Problem(
+        clean(message),
+        clean(_try(_as_text, source.type) or ""),
+        clean(_text_of_code(source.code)),
+        clean(param or _try(_as_text, source.param) or "") or None,
+    )
+
+
+def is_problem(raw: Raw | Unset) -> bool:
+    """Whether the ``error`` member of an answer holds an error; some servers send an empty one with each answer."""
+    return type(raw) is Raw and bytes(raw) not in (b"null", b'""', b"{}", b"false")
+
+
+def _message(source: _Members) -> tuple[str, str | None]:
+    """The text, and the path of the wrong member where the text came from a list of validation errors."""
+    if text := _try(_as_text, source.message):
+        return text, None
+    nested = _try(_as_members, source.message)
+    for raw in (UNSET if nested is None else nested.detail, source.detail, source.message):
+        if text := _try(_as_text, raw):
+            return text, None
+        if items := _try(_as_items, raw):
+            lines = [f"{path}: {item.msg}" if (path := _path(item.loc)) else item.msg for item in items[:_MAX_ITEMS]]
+            return "; ".join(lines), _path(items[0].loc) or None
+    return "", None
+
+
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+
+def _path(loc: list[str | int]) -> str:
+    """``["body", "messages", 0, "user", "name"]`` as ``messages[0].name``: the role only says which type was tried."""
+    path = ""
+    for before, step in zip([None, *loc], loc, strict=False):
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif not (step == "body" and not path) and not (isinstance(before, int) and step in _ROLES):
+            path += f".{step}" if path else step
+    return path
+
+
+def _text_of_code(raw: Raw | Unset) -> str:
+    code = _try(_as_code, raw)
+    return "" if code is None else str(code)
+
+
+def _raw_text(body: bytes) -> str:
+    text = body[:_MAX_READ].decode("utf-8", "replace").strip()
+    return "" if text.startswith(("<", "{", "[")) else clean(text)  # pages and broken JSON say nothing to a client
+
+
+def _try(decode: Callable[[bytes | Raw], T], raw: bytes | Raw | Unset) -> T | None:
+    if isinstance(raw, Unset):
+        return None
+    try:
+        return decode(raw)
+    except UNREADABLE:
+        return None
+
+
+# --- cleaning -----------------------------------------------------------------------------------------------
+
+_MAX_READ = 4_000
+_MAX_SHOWN = 500
+
+_SECRET = re.compile(
+    r"\bsk-[\w*.-]+"  # OpenAI's keys and ours
+    r"|\bbearer\s+\S+"
+    r"|(?<![\w-])(?=[a-z_-]*\d)[\w-]{28,}"  # Mistral's keys are 32 letters and digits, without a prefix
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?",  # addresses
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def clean(text: str) -> str:
+    """A provider's text as a client or a log may see it: secrets and addresses masked, one line, at most 500 long."""
+    text = _CONTROL.sub(" ", _SECRET.sub("***", text[:_MAX_READ])).strip()
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"

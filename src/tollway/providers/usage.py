@@ -1,0 +1,68 @@
+"""The usage object of an answer, in all its spellings: data of a stranger, believed only where it can be true."""
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from tollway.domain.usage import Usage
+from tollway.wire.json import UNREADABLE, Raw, decoder
+
+MAX_TOKENS = 1_000_000_000
+"""No call uses more: a hundred times the longest context. A larger count is an error, not a bill."""
+
+_Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+
+
+class _InputDetails(msgspec.Struct, gc=False):
+    cached_tokens: _Tokens | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: _Tokens | None = None
+
+
+class _Counts(msgspec.Struct, gc=False):
+    prompt_tokens: _Tokens
+    completion_tokens: _Tokens
+
+
+class _Full(_Counts, gc=False):
+    prompt_tokens_details: _InputDetails | None = None
+    prompt_token_details: _InputDetails | None = None  # Mistral's, sic
+    num_cached_tokens: _Tokens | None = None  # Mistral's
+    completion_tokens_details: _OutputDetails | None = None
+
+
+_decode_full = decoder(_Full)
+_decode_counts = decoder(_Counts)
+
+
+def read_usage(raw: Raw) -> Usage | None:
+    """The counts, or None where they are missing, negative, absurd or no integers. Zero stays zero.
+
+    Details that cannot be true are left out; a part is never larger than its whole.
+    """
+    try:
+        full = _decode_full(raw)
+    except UNREADABLE:
+        return _only_counts(raw)
+    fresh, output = full.prompt_tokens, full.completion_tokens
+    cached = _cached(full)
+    details = full.completion_tokens_details
+    reasoning = (details.reasoning_tokens or 0) if details is not None else 0
+    return Usage(fresh, output, cached if cached < fresh else fresh, reasoning if reasoning < output else output)
+
+
+def _cached(full: _Full) -> int:
+    for details in (full.prompt_tokens_details, full.prompt_token_details):
+        if details is not None and details.cached_tokens is not None:
+            return details.cached_tokens
+    return full.num_cached_tokens or 0
+
+
+def _only_counts(raw: Raw) -> Usage | None:
+    try:
+        counts = _decode_counts(raw)
+    except UNREADABLE:
+        return None
+    return Usage(counts.prompt_tokens, counts.completion_tokens)

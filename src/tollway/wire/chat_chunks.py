@@ -1,0 +1,60 @@
+"""Frames of a chat stream in OpenAI's format, made from a whole answer: for a provider that was asked for a stream
+and gave one object."""
+
+import msgspec
+
+from tollway.wire.chat_request import ChatCall
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode
+
+_NULL = Raw(b"null")
+_NOT_IN_A_CHUNK = ("choices", "usage", "object")
+
+
+class _Choice(msgspec.Struct, gc=False):
+    message: dict[str, Raw]
+    index: int = 0
+    finish_reason: Raw = _NULL
+    logprobs: Raw = _NULL
+
+
+class _Reply(msgspec.Struct, gc=False):
+    choices: list[_Choice]
+    usage: Raw | Unset = UNSET
+
+
+_decode = decoder(_Reply)
+_members = decoder(dict[str, Raw])
+_tool_calls = decoder(list[dict[str, Raw]] | None)  # type: ignore[arg-type]  # a union is no class
+
+
+def chunks_of_reply(body: bytes, call: ChatCall) -> bytes | None:
+    """The whole answer as frames, without ``[DONE]``; None if it is no chat answer."""
+    try:
+        reply = _decode(body)
+        head: dict[str, object] = {name: raw for name, raw in _members(body).items() if name not in _NOT_IN_A_CHUNK}
+        deltas = [_delta(choice.message) for choice in reply.choices]
+    except UNREADABLE:
+        return None
+    head["object"] = "chat.completion.chunk"
+    no_usage: dict[str, object] = {"usage": None} if call.include_usage else {}
+    frames = []
+    for choice, delta in zip(reply.choices, deltas, strict=True):
+        said = {"index": choice.index, "delta": delta, "logprobs": choice.logprobs, "finish_reason": None}
+        ended = {"index": choice.index, "delta": {}, "logprobs": None, "finish_reason": choice.finish_reason}
+        frames += [frame({**head, "choices": [part], **no_usage}) for part in (said, ended)]
+    if call.include_usage and reply.usage is not UNSET:
+        frames.append(frame({**head, "choices": [], "usage": reply.usage}))
+    return b"".join(frames)
+
+
+def frame(chunk: object) -> bytes:
+    """One ``data:`` frame."""
+    return b"data: %b\n\n" % encode(chunk)
+
+
+def _delta(message: dict[str, Raw]) -> dict[str, object]:
+    delta: dict[str, object] = {**message}
+    if "tool_calls" in message:
+        calls = _tool_calls(message["tool_calls"]) or []
+        delta["tool_calls"] = [{"index": index, **tool_call} for index, tool_call in enumerate(calls)]
+    return delta
