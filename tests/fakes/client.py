@@ -1,7 +1,7 @@
 """A client that sees bytes: a connection for each call, answers parsed by h11, an independent and strict authority.
 
-An answer that is framed wrongly, or cut in the middle, raises :class:`BrokenAnswerError`; so every ordinary call is also
-a test of the server's framing.
+An answer that is framed wrongly, or cut in the middle, raises :class:`BrokenAnswerError`; so every ordinary call is
+also a test of the server's framing.
 """
 
 import asyncio
@@ -95,6 +95,12 @@ class Wire:
             self.interim.append(event.status_code)
         headers = tuple((name.decode(), value.decode("latin-1")) for name, value in event.headers)
         return Reply(event.status_code, headers)
+
+    async def interim_status(self, method: str = "POST") -> int:
+        """The next 1xx answer; the real one is still to come and is read with :meth:`reply` or :meth:`head`."""
+        event = await self._event(self._next_cycle(method))
+        assert isinstance(event, h11.InformationalResponse), event
+        return event.status_code
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body of the answer whose head was read, as it arrives, to its proper end."""

@@ -1,0 +1,1 @@
+"""The official client libraries against the gateway."""

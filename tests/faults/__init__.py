@@ -1,0 +1,1 @@
+"""What the gateway must survive: providers, clients, processes and the database misbehave."""
