@@ -7,6 +7,7 @@
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
@@ -31,7 +32,7 @@ MAX_HEADERS: Final = 128
 MAX_TARGET: Final = 8192
 """Bytes of a request target (RFC 9112, section 3, asks for at least 8000)."""
 
-_SHORTEST_LINE: Final = 4  # "a:" CR LF
+_COUNT_ABOVE: Final = 4096  # bytes of a head above which its lines are counted before any is parsed
 _LENGTH_DIGITS: Final = 18  # a Content-Length that any 64-bit program reads alike
 _TARGET_CHARACTERS: Final = (  # RFC 3986 without "#"
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:@/?[]"
@@ -47,7 +48,7 @@ _SINGLE: Final = frozenset(
 class _Head:
     """What httptools fills: header names in lower case, values without the white space around them."""
 
-    __slots__ = ("ambiguous", "framing", "headers", "keep_alive")
+    __slots__ = ("ambiguous", "framing", "headers", "keep_alive", "repeated")
 
     headers: dict[bytes, bytes]
     keep_alive: bool
@@ -55,14 +56,15 @@ class _Head:
 
     def __init__(self) -> None:
         self.headers = {}
+        self.repeated = 0
         self.ambiguous = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         value = value.rstrip()
         if name in self.headers:
-            if name in _SINGLE:
-                self.ambiguous = True
+            self.repeated += 1
+            self.ambiguous |= name in _SINGLE
             value = self.headers[name] + b", " + value
         self.headers[name] = value
 
@@ -93,9 +95,9 @@ class ResponseHead(_Head):
 
 def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHead:
     """Read a head, from its first byte to the blank line inclusive. Raises :class:`MessageError`."""
-    if head.startswith(b"\r\n"):
+    if head[:2] == b"\r\n":
         head = head[2:]  # RFC 9112, section 2.2: one empty line before a request is forgiven
-    if len(head) > max_headers * _SHORTEST_LINE and head.count(b"\n") > max_headers + 2:
+    if len(head) > _COUNT_ABOVE and head.count(b"\n") > max_headers + 2:
         raise HeadTooLarge("the request has too many headers")
     parsed = RequestHead()
     try:
@@ -104,34 +106,23 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
         pass  # an offer that we do not take up (RFC 9110, section 7.8); CONNECT fails below by its target
     except HttpParserError:
         raise BadHead("the request head is not valid HTTP/1.1") from None
+    if len(parsed.headers) + parsed.repeated > max_headers:
+        raise HeadTooLarge("the request has too many headers")
     if parsed.ambiguous:
         raise BadHead("a header that must be single is repeated")
 
-    words = head[: head.index(b"\r\n")].split(b" ")
-    if len(words) != 3:
-        raise BadHead("the request line is not valid")
-    parsed.method, parsed.target, version = words
-    if version == b"HTTP/1.1":
-        parsed.minor = 1
-    elif version == b"HTTP/1.0":
-        parsed.minor = 0
-    else:
-        raise BadHead("the protocol is not HTTP/1.0 or HTTP/1.1")
-    _judge_target(parsed)
-
+    line = _request_line(head[: head.index(b"\r\n")])
+    parsed.method, parsed.target, parsed.path, parsed.query, minor = line
+    parsed.minor = minor
     headers = parsed.headers
     host = headers.get(b"host")
-    if host is None:
-        if parsed.minor:
-            raise BadHead("the Host header is missing")
-    elif not _is_host(host):
-        raise BadHead("the Host header is not a host")
-    expect = headers.get(b"expect")
-    if expect is not None and expect.lower() != b"100-continue":
-        raise ExpectationFailed("the expectation is not 100-continue")
-    parsed.expect_continue = expect is not None and parsed.minor == 1
-    parsed.keep_alive = _keep_alive(headers, parsed.minor)
-    parsed.framing = _framing(headers, parsed.minor, 0)
+    if host is not None:
+        _judge_host(host)
+    elif minor:
+        raise BadHead("the Host header is missing")
+    parsed.expect_continue = b"expect" in headers and _expects_continue(headers[b"expect"], minor)
+    parsed.keep_alive = _keep_alive(headers.get(b"connection"), minor)
+    parsed.framing = _framing(headers, minor, 0)
     return parsed
 
 
@@ -140,7 +131,7 @@ def parse_response_head(head: bytes, request_method: bytes = b"POST") -> Respons
 
     Interim answers (1xx) are returned like others, with no body; 101 is refused because nobody asked for it.
     """
-    if head.count(b"\n") > MAX_HEADERS + 2:
+    if len(head) > _COUNT_ABOVE and head.count(b"\n") > MAX_HEADERS + 2:
         raise _bad_response("the answer has too many headers")
     if not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
         raise _bad_response("the answer is not HTTP/1.0 or HTTP/1.1")
@@ -163,24 +154,43 @@ def parse_response_head(head: bytes, request_method: bytes = b"POST") -> Respons
             parsed.framing = _framing(headers, minor, UNTIL_CLOSE)
         except MessageError as error:
             raise _bad_response(error.reason) from None
-    parsed.keep_alive = parsed.framing != UNTIL_CLOSE and _keep_alive(headers, minor)
+    parsed.keep_alive = parsed.framing != UNTIL_CLOSE and _keep_alive(headers.get(b"connection"), minor)
     return parsed
 
 
-def _judge_target(parsed: RequestHead) -> None:
-    """Origin form or ``*`` only: nothing is ever decided by an absolute target (RFC 9112, section 3.2)."""
-    target = parsed.target
+@lru_cache(maxsize=128)  # most requests have one of a few lines; at the very worst it holds 2 MiB
+def _request_line(line: bytes) -> tuple[bytes, bytes, bytes, bytes, int]:
+    """Method, target, path, query, minor version. Nothing is ever decided by an absolute target (RFC 9112, 3.2)."""
+    words = line.split(b" ")
+    if len(words) != 3:
+        raise BadHead("the request line is not valid")
+    method, target, version = words
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        raise BadHead("the protocol is not HTTP/1.0 or HTTP/1.1")
     if len(target) > MAX_TARGET:
         raise TargetTooLong("the request target is too long")
-    if parsed.method == b"CONNECT" or (not target.startswith(b"/") and target != b"*"):
+    if method == b"CONNECT" or (not target.startswith(b"/") and target != b"*"):
         raise BadHead("the request target is not a path")
     if target.translate(None, _TARGET_CHARACTERS):
         raise BadHead("the request target has characters that must be escaped")
-    parsed.path, _, parsed.query = target.partition(b"?")
+    path, _, query = target.partition(b"?")
+    return method, target, path, query, version[-1] - 0x30
 
 
-def _keep_alive(headers: dict[bytes, bytes], minor: int) -> bool:
-    connection = headers.get(b"connection")
+@lru_cache(maxsize=128)
+def _judge_host(host: bytes) -> None:
+    if not _is_host(host):
+        raise BadHead("the Host header is not a host")
+
+
+def _expects_continue(expect: bytes, minor: int) -> bool:
+    if expect.lower() != b"100-continue":
+        raise ExpectationFailed("the expectation is not 100-continue")
+    return minor == 1
+
+
+@lru_cache(maxsize=32)
+def _keep_alive(connection: bytes | None, minor: int) -> bool:
     if connection is None:
         return minor == 1
     options = [option.strip() for option in connection.lower().split(b",")]

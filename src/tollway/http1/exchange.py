@@ -1,0 +1,269 @@
+"""What a handler holds: the :class:`Request`, its body as it arrives, and the answer in one piece or in many."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from tollway.http1.errors import BodyTooLarge, MessageError, UnsupportedCoding
+from tollway.http1.framing import body_decoder
+from tollway.http1.head import RequestHead
+
+if TYPE_CHECKING:
+    from tollway.http1.server import Connection
+
+ONE_WRITE: Final = 64 * 1024
+"""Bytes of a body above which it is written by itself rather than copied behind its head."""
+_BODILESS: Final = frozenset((204, 304))
+
+# States of an answer.
+OPEN: Final = 0
+STREAMING: Final = 1
+ANSWERED: Final = 2
+
+
+class _StatusLines(dict[int, bytes]):
+    def __missing__(self, status: int) -> bytes:
+        return b"HTTP/1.1 %d \r\n" % status
+
+
+STATUS_LINES: Final = _StatusLines({s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus})
+
+
+class Upload:
+    """A body that had not arrived with its head."""
+
+    __slots__ = ("continue_due", "decoder", "ends", "error", "pieces", "received", "size", "waiter", "whole")
+
+    def __init__(self, head: RequestHead, max_body: int) -> None:
+        self.decoder = body_decoder(head.framing, max_body)
+        self.pieces: list[bytes] = []
+        self.size = 0  # of the pieces
+        self.received = 0  # bytes since the last look at the rate
+        self.ends = 0.0  # the hard end, in loop time
+        self.whole = False  # wanted in one piece
+        self.waiter: asyncio.Future[None] | None = None
+        self.continue_due = head.expect_continue
+        self.error: MessageError | None = None
+        if head.framing > max_body:
+            self.error = BodyTooLarge("the body is too large")
+        elif head.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            self.error = UnsupportedCoding("the body is compressed")
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived. An error is kept for whoever asks for the body."""
+        if self.error is not None:
+            return
+        try:
+            piece = self.decoder.feed(data)
+        except MessageError as error:
+            self.fail(error)
+            return
+        self.received += len(data)
+        if piece:
+            self.pieces.append(piece)
+            self.size += len(piece)
+        if self.decoder.complete or (piece and not self.whole):
+            self.wake()
+
+    def fail(self, error: MessageError) -> None:
+        self.error = error
+        self.take()
+        self.wake()
+
+    def take(self) -> bytes:
+        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        self.pieces.clear()
+        self.size = 0
+        return data
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Request:
+    """One request, and the way to answer it: :meth:`respond` once, or :meth:`start` once.
+
+    ``body`` is the complete body if it arrived with the head, else ``None`` until :meth:`read_body` has returned.
+    ``closed`` says that the client has gone; answering is then allowed and does nothing.
+    """
+
+    __slots__ = (
+        "_connection",
+        "body",
+        "closed",
+        "headers",
+        "keep_alive",
+        "method",
+        "minor",
+        "path",
+        "query",
+        "state",
+        "upload",
+    )
+
+    def __init__(self, connection: "Connection", head: RequestHead, body: bytes | None, upload: Upload | None) -> None:
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
+        self.headers = head.headers
+        self.keep_alive = head.keep_alive
+        self.minor = head.minor
+        self.body = body
+        self.upload = upload
+        self.closed = False
+        self.state = OPEN
+        self._connection = connection
+
+    @property
+    def client_address(self) -> str:
+        """The peer's IP address; empty on a unix socket."""
+        peer = self._connection.transport.get_extra_info("peername")
+        return peer[0] if isinstance(peer, tuple) else ""
+
+    async def read_body(self) -> bytes:
+        """The whole body. Raises :class:`MessageError` if it is too large, too slow, compressed or not well formed."""
+        if self.body is None:
+            upload = self._unread()
+            upload.whole = True
+            while not upload.decoder.complete:
+                await self._connection.more(upload)
+            self.body = upload.take()
+            self.upload = None
+        return self.body
+
+    async def iter_body(self) -> AsyncIterator[bytes]:
+        """The body in the pieces in which it comes; a slow consumer slows the client. Errors as :meth:`read_body`."""
+        if self.body is not None:
+            if self.body:
+                yield self.body
+            return
+        upload = self._unread()
+        while upload.pieces or not upload.decoder.complete:
+            if not upload.pieces:
+                await self._connection.more(upload)
+            elif piece := upload.take():
+                yield piece
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """Answer. ``headers``: encoded lines, each with its CR LF; date, length and connection are added here."""
+        if self.state:
+            raise RuntimeError("a request is answered once")
+        self.state = ANSWERED
+        if self.closed:
+            return
+        connection = self._connection
+        ending = connection.ending(self.keep_alive, self.minor)
+        if status in _BODILESS:
+            connection.transport.write(b"%b%b%b" % (STATUS_LINES[status], headers, ending))
+            return
+        head = b"%b%bcontent-length: %d\r\n%b" % (STATUS_LINES[status], headers, len(body), ending)
+        if self.method == b"HEAD":
+            connection.transport.write(head)
+        elif len(body) <= ONE_WRITE:
+            connection.transport.write(head + body)
+        else:
+            connection.transport.write(head)
+            connection.transport.write(body)
+
+    def start(self, status: int, headers: bytes) -> "ResponseStream":
+        """Begin an answer of unknown length; ``headers`` as in :meth:`respond`."""
+        if self.state:
+            raise RuntimeError("a request is answered once")
+        self.state = STREAMING
+        bodiless = self.method == b"HEAD" or status in _BODILESS
+        chunked = self.minor == 1
+        stream = ResponseStream(self, self._connection, chunked, not bodiless and not self.closed)
+        if not self.closed:
+            # without chunks only the end of the connection says where the answer ends
+            ending = self._connection.ending(self.keep_alive and chunked, self.minor)
+            coding = b"transfer-encoding: chunked\r\n" if chunked and status not in _BODILESS else b""
+            self._connection.transport.write(b"%b%b%b%b" % (STATUS_LINES[status], headers, coding, ending))
+            self._connection.stream = stream
+        return stream
+
+    def _unread(self) -> Upload:
+        if self.upload is None:
+            raise RuntimeError("the body has been read")
+        return self.upload
+
+
+class ResponseStream:
+    """An answer in pieces. While ``paused`` the client is slower than we are: write no more until ``on_resume``.
+
+    Writing is always allowed; to a client that has gone it does nothing.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_open",
+        "_request",
+        "_transport",
+        "_waiter",
+        "on_pause",
+        "on_resume",
+        "paused",
+    )
+
+    def __init__(self, request: Request, connection: "Connection", chunked: bool, is_open: bool) -> None:
+        self._request = request
+        self._connection = connection
+        self._transport = connection.transport
+        self._chunked = chunked
+        self._open = is_open
+        self._waiter: asyncio.Future[None] | None = None
+        self.paused = False
+        self.on_pause: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send one piece; an empty one is left out."""
+        if data and self._open:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        """The answer is complete. A second time: nothing."""
+        if self._open and self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+        self._finish()
+
+    def abort(self) -> None:
+        """Cut the connection, so that the client cannot take the answer for complete. After :meth:`end`: nothing."""
+        if self._request.state == STREAMING:
+            self._connection.abort(reset=not self._chunked)
+        self._finish()
+
+    async def drained(self) -> None:
+        """Wait while ``paused``; returns at once when the client has gone. One waiter at a time."""
+        if self.paused:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def pause(self) -> None:
+        """The connection's: the client has fallen behind."""
+        self.paused = True
+        if self.on_pause is not None:
+            self.on_pause()
+
+    def resume(self) -> None:
+        """The connection's: the client has caught up."""
+        self._release()
+        if self.on_resume is not None:
+            self.on_resume()
+
+    def lose(self) -> None:
+        """The connection's: the client has gone."""
+        self._open = False
+        self._release()
+
+    def _finish(self) -> None:
+        self.lose()
+        self._request.state = ANSWERED
+        self._connection.stream = None
+
+    def _release(self) -> None:
+        self.paused = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

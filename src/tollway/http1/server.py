@@ -1,0 +1,492 @@
+"""The server: one :class:`Connection` per client, one task per request, answers in the order of the requests.
+
+1. A request's handler runs as one task from the moment its head is complete. The next request of the connection begins
+   when that task has ended and the client has taken what was written before.
+2. A client that closes, even only its sending side, is gone: the handler is cancelled unless it has answered already.
+3. Every state has a deadline except "the handler is at work"; one sweep per server enforces them, to a quarter second.
+4. Nothing that a peer sends raises out of a callback: it becomes an answer, or the end of the connection.
+"""
+
+import asyncio
+import math
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from functools import partial
+from typing import Final, cast
+
+from tollway.http1.errors import HeadTooLarge, MessageError, SlowBody, SlowHead
+from tollway.http1.exchange import ANSWERED, OPEN, STATUS_LINES, Request, ResponseStream, Upload
+from tollway.http1.head import parse_request_head
+from tollway.http1.limits import ServerLimits
+
+__all__ = ["Connection", "Request", "ResponseStream", "Server"]
+
+BACKLOG: Final = 4096
+"""Connections that the kernel holds for us between two turns of the loop."""
+REFUSALS: Final = 256
+"""Connections above the maximum that may wait for their 503 to be read; those beyond are told nothing."""
+SWEEP_S: Final = 0.25
+CUT_S: Final = 5.0
+"""How long cancelled handlers may take to end when a drain is cut."""
+
+_NEVER: Final = math.inf
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, no seconds
+
+# Phases of a connection.
+_WAITING: Final = 0  # for the first byte of a head
+_HEAD: Final = 1  # a part of a head is held
+_BODY: Final = 2  # a handler runs, its request's body is still coming
+_BUSY: Final = 3  # a handler runs, or its answer waits to be read; what arrives is held
+_LINGERING: Final = 4  # the last answer is out; what arrives is thrown away
+_CLOSING: Final = 5  # closing when everything is written
+_GONE: Final = 6
+
+Handler = Callable[[Request], Awaitable[None]]
+RenderError = Callable[[int, str], tuple[bytes, bytes]]
+"""Status and a safe text to header lines and body."""
+
+
+class Connection(asyncio.Protocol):
+    """One client. Phases as above; ``deadline`` and ``flush_deadline`` are the sweep's to enforce."""
+
+    __slots__ = (
+        "_choked",
+        "_held",
+        "_last",
+        "_lingered",
+        "_reading",
+        "_request",
+        "_task",
+        "_unsent",
+        "deadline",
+        "flush_deadline",
+        "phase",
+        "server",
+        "stream",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: "Server") -> None:
+        self.server = server
+        self.phase = _WAITING
+        self.deadline = _NEVER
+        self.flush_deadline = _NEVER
+        self.stream: ResponseStream | None = None
+        self._request: Request | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._held: bytearray | None = None
+        self._last = False  # the answer that has begun is the last
+        self._reading = True
+        self._choked = False  # the client does not read as fast as we write
+        self._unsent = 0
+        self._lingered = 0
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        limits = self.server.limits
+        self.transport.set_write_buffer_limits(limits.high_water)
+        over = self.server.adopt(self) - limits.max_connections
+        self.deadline = self.server.now + limits.head_timeout_s
+        if over > REFUSALS:
+            self.abort()
+        elif over > 0:
+            self._refuse(503, "too many connections")
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase:
+            self._receive(data)
+            return
+        end = data.find(_END_OF_HEAD) + 4
+        if end < 4 or end > self.server.limits.max_head:
+            self._held = bytearray(data)
+            self._take_head(0)
+        else:
+            self._begin(data[:end], data[end:])
+
+    def eof_received(self) -> None:
+        request = self._request
+        if request is not None and request.state != ANSWERED:
+            self.abort()
+        else:
+            self._close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.phase = _GONE
+        self.deadline = self.flush_deadline = _NEVER
+        self._held = None
+        if self._request is None or self._task is None:
+            self.server.forget(self)
+            return
+        self._lose(self._request)
+        self._task.add_done_callback(self._forget_after)
+
+    def pause_writing(self) -> None:
+        self._choked = True
+        self._watch_flush()
+        if self.stream is not None:
+            self.stream.pause()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        if self.phase < _LINGERING:
+            self.flush_deadline = _NEVER
+        if self.stream is not None:
+            self.stream.resume()
+        if self.phase == _BUSY and self._request is None:
+            self._next()
+
+    # What a request calls.
+
+    def ending(self, keep_alive: bool, minor: int) -> bytes:
+        """The last lines of an answer's head. Decides whether the answer is the connection's last."""
+        server = self.server
+        if keep_alive and self.phase == _BUSY and not server.draining:
+            return server.ending if minor else server.ending_kept
+        self._last = True
+        return server.ending_last
+
+    async def more(self, upload: Upload) -> None:
+        """Wait until more of the body is there; raises its error if there is one."""
+        if upload.error is not None:
+            raise upload.error
+        if self.phase > _BODY:
+            raise asyncio.CancelledError  # the client has gone
+        if upload.continue_due:
+            upload.continue_due = False
+            self._watch_body(upload)
+            if not upload.received and not self.stream:
+                self.transport.write(_CONTINUE)
+        self._resume_reading()
+        upload.waiter = self.server.loop.create_future()
+        try:
+            await upload.waiter
+        finally:
+            upload.waiter = None
+
+    def abort(self, reset: bool = False) -> None:
+        """End the connection now. ``reset``: in a way that the peer cannot take for a regular end."""
+        if reset and (sock := self.transport.get_extra_info("socket")) is not None and self.phase != _GONE:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    # What the server calls.
+
+    def drain(self) -> None:
+        if self.phase == _WAITING:
+            self._close()
+
+    def overdue(self, now: float) -> None:
+        """A deadline has passed."""
+        if self.flush_deadline < now:
+            limits = self.server.limits
+            if self.transport.get_write_buffer_size() > self._unsent - limits.min_rate * limits.write_timeout_s:
+                self.abort()
+            else:
+                self._watch_flush()
+        if self.deadline < now:
+            if self.phase == _BODY:
+                self._judge_rate(now)
+            elif self.phase == _HEAD:
+                self._refuse_for(SlowHead("the request head did not arrive in time"))
+            else:
+                self._close()
+
+    # Input.
+
+    def _receive(self, data: bytes) -> None:
+        """Data in any phase but the first."""
+        phase = self.phase
+        if phase == _BODY:
+            assert self._request is not None and self._request.upload is not None
+            self._feed(self._request.upload, data)
+        elif phase == _BUSY:
+            self._held = (self._held or bytearray()) + data
+            if len(self._held) > self.server.limits.high_water:
+                self._pause_reading()
+        elif phase == _HEAD:
+            assert self._held is not None
+            searched = len(self._held)
+            self._held += data
+            self._take_head(max(0, searched - 3))
+        elif phase == _LINGERING:
+            self._lingered += len(data)
+            if self._lingered > self.server.limits.linger_bytes:
+                self._close()
+
+    def _take_head(self, searched: int) -> None:
+        """Begin the request whose head is held, or wait for the rest of it."""
+        held = self._held
+        assert held is not None
+        server = self.server
+        end = held.find(_END_OF_HEAD, searched) + 4
+        if (end if end >= 4 else len(held)) > server.limits.max_head:
+            self._refuse_for(HeadTooLarge("the request head is too large"))
+        elif end >= 4:
+            head = bytes(held[:end])
+            del held[:end]
+            self._held = None
+            self._begin(head, held)
+        elif self.phase != _HEAD:
+            self.phase = _HEAD
+            self.deadline = server.now + server.limits.head_timeout_s
+
+    def _begin(self, head: bytes, rest: bytes | bytearray) -> None:
+        """Start the handler of the request; ``rest`` is what followed its head."""
+        server = self.server
+        try:
+            parsed = parse_request_head(head, server.limits.max_headers)
+        except MessageError as error:
+            self._refuse_for(error)
+            return
+        self.deadline = _NEVER
+        length = parsed.framing
+        max_body = server.limits.max_body
+        body: bytes | None
+        upload = None
+        if length == 0 or (
+            0 < length <= len(rest) and length <= max_body and b"content-encoding" not in parsed.headers
+        ):
+            self.phase = _BUSY
+            body = bytes(rest[:length])
+            if len(rest) > length:
+                self._held = bytearray(rest) if isinstance(rest, bytes) else rest
+                del self._held[:length]
+        else:
+            self.phase = _BODY
+            body = None
+            upload = Upload(parsed, max_body)
+            self._feed(upload, bytes(rest))
+            if self.phase == _BUSY:
+                body = upload.take()
+            elif upload.error is None and not upload.continue_due:
+                self._watch_body(upload)
+        request = self._request = Request(self, parsed, body, upload)
+        self._task = server.loop.create_task(self._serve(request))
+
+    def _feed(self, upload: Upload, data: bytes) -> None:
+        upload.feed(data)
+        if upload.error is not None:
+            self.deadline = _NEVER
+        elif upload.decoder.complete:
+            self.phase = _BUSY
+            self.deadline = _NEVER
+            if upload.decoder.surplus:
+                self._held = bytearray(upload.decoder.surplus)
+        elif upload.size > self.server.limits.high_water and not upload.whole:
+            self._pause_reading()
+
+    def _watch_body(self, upload: Upload) -> None:
+        upload.ends = self.server.now + self.server.limits.body_total_s
+        self.deadline = self.server.now + self.server.limits.body_window_s
+
+    def _judge_rate(self, now: float) -> None:
+        """A window of a body has ended: did it bring enough?"""
+        assert self._request is not None and self._request.upload is not None
+        upload = self._request.upload
+        limits = self.server.limits
+        enough = upload.received >= limits.min_rate * limits.body_window_s or not self._reading
+        if enough and now < upload.ends:
+            upload.received = 0
+            self.deadline = min(now + limits.body_window_s, upload.ends)
+        else:
+            self.deadline = _NEVER
+            upload.fail(SlowBody("the request body did not arrive in time"))
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+
+    # The life of a request.
+
+    async def _serve(self, request: Request) -> None:
+        server = self.server
+        try:
+            await server.handler(request)
+        except MessageError as error:
+            self._answer_for(request, error.status, error.reason)
+        except Exception as error:
+            server.on_crash(error)
+            self._answer_for(request, 500, "internal error")
+        except BaseException:
+            self.abort()
+            raise
+        if request.state != ANSWERED and not request.closed:
+            server.on_crash(RuntimeError("a handler ended without the end of an answer"))
+            self._answer_for(request, 500, "internal error")
+        self._request = self._task = None
+        if self.phase == _BODY:
+            self._linger()
+        elif self.phase == _BUSY and (self._last or server.draining):
+            self._close()
+        elif self.phase == _BUSY and not self._choked:
+            self._next()
+
+    def _answer_for(self, request: Request, status: int, reason: str) -> None:
+        """Answer for a handler that could not; an answer that has begun is cut instead."""
+        if request.state == OPEN:
+            request.respond(status, *self.server.render_error(status, reason))
+        elif self.stream is not None:
+            self.stream.abort()
+
+    def _next(self) -> None:
+        """Turn to the next request of this connection."""
+        server = self.server
+        if self._held is None:
+            self.phase = _WAITING
+            self.deadline = server.now + server.limits.keep_alive_s
+        else:
+            self.phase = _HEAD
+            self.deadline = server.now + server.limits.head_timeout_s
+            self._take_head(0)
+        if self.phase != _BUSY or len(self._held or b"") <= server.limits.high_water:
+            self._resume_reading()
+
+    def _lose(self, request: Request) -> None:
+        request.closed = True
+        if self.stream is not None:
+            self.stream.lose()
+        if request.state != ANSWERED and self._task is not None:
+            self._task.cancel()
+        if request.upload is not None and request.upload.waiter is not None:
+            request.upload.waiter.cancel()
+
+    def _forget_after(self, task: asyncio.Task[None]) -> None:
+        self._request = self._task = None
+        self.server.forget(self)
+
+    # The end.
+
+    def _refuse_for(self, error: MessageError) -> None:
+        self._refuse(error.status, error.reason)
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer what cannot become a request, and read no further."""
+        server = self.server
+        headers, body = server.render_error(status, reason)
+        lines = STATUS_LINES[status], headers, len(body), server.ending_last, body
+        self.transport.write(b"%b%bcontent-length: %d\r\n%b%b" % lines)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say that nothing more will come, and give the client a moment to read what it was told."""
+        self.phase = _LINGERING
+        self._held = None
+        self.deadline = self.server.now + self.server.limits.linger_s
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._resume_reading()
+
+    def _close(self) -> None:
+        """Close when everything is written; a client that does not take it is cut by the flush deadline."""
+        self.phase = _CLOSING
+        self.deadline = _NEVER
+        self._watch_flush()
+        self.transport.close()
+
+    def _watch_flush(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self.flush_deadline = self.server.now + self.server.limits.write_timeout_s
+
+
+class Server:
+    """Accepts on any number of listening sockets and runs ``handler`` once per request.
+
+    ``render_error`` words the answers that no handler gives; ``on_crash`` hears of every exception that a handler lets
+    escape. Both must not raise.
+    """
+
+    def __init__(
+        self, handler: Handler, limits: ServerLimits, render_error: RenderError, on_crash: Callable[[Exception], None]
+    ) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.render_error = render_error
+        self.on_crash = on_crash
+        self.draining = False
+        self.loop: asyncio.AbstractEventLoop
+        self.now = 0.0  # loop time of the last sweep; coarse on purpose, nothing on the way of a request asks a clock
+        self.ending = self.ending_kept = self.ending_last = b""
+        self.port = 0
+        self._connections: set[Connection] = set()
+        self._listeners: list[asyncio.Server] = []
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Future[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """Open connections, and closed ones whose handler has not ended."""
+        return len(self._connections)
+
+    async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept on a bound TCP or unix socket. ``port`` is its port (0 for a unix socket)."""
+        self.loop = asyncio.get_running_loop()
+        unix = sock.family == socket.AF_UNIX
+        create = self.loop.create_unix_server if unix else self.loop.create_server
+        handshake_s = self.limits.head_timeout_s if tls else None
+        listener = await create(
+            partial(Connection, self), sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s
+        )
+        self._listeners.append(listener)
+        if not unix:
+            self.port = sock.getsockname()[1]
+
+    async def drain(self, seconds: float) -> None:
+        """Accept no more, let running requests finish for so long, then cut. A second call may shorten the first."""
+        self.draining = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in tuple(self._connections):
+            connection.drain()
+        await self._until_empty(seconds)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._until_empty(CUT_S)
+
+    async def _until_empty(self, seconds: float) -> None:
+        if self._connections:
+            self._empty = self._empty or self.loop.create_future()
+            await asyncio.wait((self._empty,), timeout=seconds)
+
+    # What connections call.
+
+    def adopt(self, connection: Connection) -> int:
+        """Count a new connection in; returns how many there are."""
+        self._connections.add(connection)
+        if self._sweeping is None:
+            self._sweep()
+        return len(self._connections)
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections and self._empty is not None:
+            if not self._empty.done():
+                self._empty.set_result(None)
+            self._empty = None
+
+    def _sweep(self) -> None:
+        if not self._connections:
+            self._sweeping = None
+            return
+        now = self.now = self.loop.time()
+        date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        self.ending = date + b"\r\n"
+        self.ending_kept = date + b"connection: keep-alive\r\n\r\n"
+        self.ending_last = date + b"connection: close\r\n\r\n"
+        for connection in [c for c in self._connections if c.deadline < now or c.flush_deadline < now]:
+            connection.overdue(now)
+        self._sweeping = self.loop.call_later(SWEEP_S, self._sweep)
