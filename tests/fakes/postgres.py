@@ -1,0 +1,79 @@
+"""A real PostgreSQL for tests: one cluster for the whole run, a database of its own for every test that asks.
+
+``tests/conftest.py`` loads this as a plugin. ``postgres_url`` is migrated and seeded; ``empty_postgres_url`` is bare.
+"""
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tollway.store.embedded import EmbeddedPostgres
+from tollway.store.migrate import migrate
+from tollway.store.seed import seed
+
+_TEMPLATE = "template_tollway"
+_numbers = itertools.count()
+
+FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
+"""Nothing of a test run needs to survive a power cut."""
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[str]:
+    """The URI of a database in a cluster that this run starts and stops; its role is a superuser."""
+    with tempfile.TemporaryDirectory(prefix="tollway-test-") as home:
+        server = EmbeddedPostgres(Path(home), FAST)
+        url = asyncio.run(server.start())
+        try:
+            asyncio.run(_execute(url, f"CREATE DATABASE {_TEMPLATE} TEMPLATE template0"))
+            asyncio.run(_prepare(database_url(url, _TEMPLATE)))
+            yield url
+        finally:
+            asyncio.run(server.stop())
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: str) -> Iterator[str]:
+    """The URI of a fresh database, migrated and seeded."""
+    yield from _database(postgres_cluster, _TEMPLATE)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_cluster: str) -> Iterator[str]:
+    """The URI of a fresh database with nothing in it."""
+    yield from _database(postgres_cluster, "template0")
+
+
+def database_url(url: str, name: str) -> str:
+    """The same server, another database."""
+    return f"{url.rpartition('/')[0]}/{name}"
+
+
+def _database(cluster: str, template: str) -> Iterator[str]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    asyncio.run(_execute(cluster, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
+    yield database_url(cluster, name)
+    asyncio.run(_execute(cluster, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _prepare(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await migrate(connection)
+        await seed(connection)
+    finally:
+        await connection.close()
