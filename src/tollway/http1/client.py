@@ -1,0 +1,144 @@
+"""The pooled HTTP/1.1 client: one request, one answer, no redirects, no cookies, no decompression."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tollway.http1.answer import Answer, StreamedResponse, WholeAnswer
+from tollway.http1.connection import Connection
+from tollway.http1.dial import AddressPolicy, Dialer, any_address
+from tollway.http1.errors import Disconnected
+from tollway.http1.limits import ClientLimits
+from tollway.http1.origin import Origin
+from tollway.http1.pool import SWEEP_S, Pool
+from tollway.http1.proxy import Proxies
+from tollway.http1.tls import client_context
+
+
+class Response(NamedTuple):
+    """A whole answer. Header names are in lower case, repeated ones joined; there is no ``set-cookie``."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+def request_head(method: bytes, path: bytes, host: bytes, headers: bytes, length: int) -> bytes:
+    """Return a request's head. ``headers`` are whole lines that end with CR LF, without those written here.
+
+    The caller vouches for the bytes: nothing is escaped or checked.
+    """
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\n%bContent-Length: %d\r\n\r\n" % (
+        method,
+        path,
+        host,
+        headers,
+        length,
+    )
+
+
+class Client:
+    """Connections to all upstreams of a process. Belongs to one event loop.
+
+    Every call raises only UpstreamError, whose text names no host; being cancelled cuts the connection at once.
+    A kept connection that turns out to be dead before one byte of the answer costs one repeat on a fresh one.
+
+    ``first_byte_s`` is counted from sending to the first byte of the body, ``idle_s`` from piece to piece,
+    ``deadline`` is loop time for everything; each is judged every quarter of a second. ``max_body`` is in bytes.
+    """
+
+    def __init__(
+        self,
+        limits: ClientLimits | None = None,
+        *,
+        ssl_context: Callable[[], ssl.SSLContext] = client_context,
+        proxies: Proxies | None = None,
+        address_policy: AddressPolicy = any_address,
+        sweep_s: float = SWEEP_S,
+    ) -> None:
+        self._limits = limits = limits or ClientLimits()
+        self._dialer = Dialer(limits.connect_s, ssl_context, proxies or Proxies(), address_policy)
+        self._pool = Pool(limits, sweep_s)
+        self._closed = False
+
+    async def fetch(
+        self,
+        origin: Origin,
+        message: bytes,
+        *,
+        deadline: float,
+        first_byte_s: float | None = None,
+        idle_s: float | None = None,
+        max_body: int | None = None,
+    ) -> Response:
+        """Send ``message``, a whole request, and return the whole answer."""
+        limits = self._limits
+        answer = WholeAnswer(
+            message.startswith(b"HEAD "),
+            limits.first_byte_s if first_byte_s is None else first_byte_s,
+            limits.idle_read_s if idle_s is None else idle_s,
+            deadline,
+            limits.max_body if max_body is None else max_body,
+        )
+        await self._run(origin, message, answer)
+        if answer.error is not None:
+            raise answer.error
+        return Response(answer.status, answer.headers, answer.body)
+
+    async def open(
+        self,
+        origin: Origin,
+        message: bytes,
+        *,
+        deadline: float,
+        first_byte_s: float | None = None,
+        idle_s: float | None = None,
+        max_body: int | None = None,
+    ) -> StreamedResponse:
+        """Send ``message``, a whole request, and return the answer as soon as its head is there."""
+        limits = self._limits
+        answer = StreamedResponse(
+            message.startswith(b"HEAD "),
+            limits.first_byte_s if first_byte_s is None else first_byte_s,
+            limits.idle_read_s if idle_s is None else idle_s,
+            deadline,
+            limits.max_body if max_body is None else max_body,
+            limits.high_water,
+        )
+        await self._run(origin, message, answer)
+        if answer.status == 0 and answer.error is not None:
+            raise answer.error
+        return answer
+
+    @property
+    def open_connections(self) -> int:
+        """Open connections, busy and idle."""
+        return self._pool.open_connections
+
+    @property
+    def idle_connections(self) -> int:
+        """Open connections that wait for a request."""
+        return self._pool.idle_connections
+
+    def close(self) -> None:
+        """Cut every connection; running calls fail, later ones too."""
+        self._closed = True
+        self._pool.close()
+
+    async def _run(self, origin: Origin, message: bytes, answer: Answer) -> None:
+        connection = self._pool.take(origin)
+        if connection is not None:
+            await answer.request(connection, message)
+            if not answer.stale:
+                return
+        await answer.request(await self._connect(origin, answer.deadline), message)
+
+    async def _connect(self, origin: Origin, deadline: float) -> Connection:
+        channel, proxy = await self._dialer.dial(origin, deadline)
+        if self._closed or channel.is_closing():
+            channel.abort()
+            raise Disconnected("the connection ended before the request")
+        connection = Connection(self._pool, origin, channel, proxy, asyncio.get_running_loop().time())
+        self._pool.add(connection)
+        return connection
