@@ -1,0 +1,275 @@
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from settlements import settlement
+
+from tollway.accounting import journal as module
+from tollway.accounting.journal import Chunk, Journal, JournalFull, is_abandoned, read_records
+from tollway.accounting.records import Settlement
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    yield journal
+    journal.close()
+
+
+def only_file(directory: Path) -> Path:
+    (path,) = directory.iterdir()
+    return path
+
+
+def read(directory: Path, position: int = 0, *, abandoned: bool = False) -> Chunk:
+    return read_records(only_file(directory), position, abandoned=abandoned)
+
+
+def frames(*records: Settlement, directory: Path) -> bytes:
+    """The bytes of a journal with these records."""
+    journal = Journal(directory, 0.0)
+    for record in records:
+        journal.append(record)
+    journal.close()
+    path = only_file(directory)
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def test_what_was_appended_is_read_back_in_order(journal: Journal, tmp_path: Path) -> None:
+    records = [settlement(first_byte_ms=12.5, cause="client hung up in mid-stream") for _ in range(3)]
+    for record in records:
+        journal.append(record)
+    chunk = read(tmp_path)
+    assert chunk.records == records
+    assert chunk.position == chunk.ends[-1] == only_file(tmp_path).stat().st_size
+    assert chunk.damaged == []
+
+
+def test_reading_goes_on_from_any_records_end(journal: Journal, tmp_path: Path) -> None:
+    records = [settlement() for _ in range(3)]
+    for record in records:
+        journal.append(record)
+    assert read(tmp_path, read(tmp_path).ends[0]).records == records[1:]
+    assert read(tmp_path, read(tmp_path).position).records == []
+
+
+def test_a_record_can_be_read_as_soon_as_append_returns(journal: Journal, tmp_path: Path) -> None:
+    for number in range(1, 20):
+        journal.append(settlement())
+        assert len(read(tmp_path).records) == number
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cost": 10**40, "scale": 35, "price_input": 2**64},
+        {"cost": -(10**40)},
+        {"input_tokens": 2**63, "output_tokens": 2**64 - 1},
+        {"model": "nul \x00, and U+2028 \u2028"},
+    ],
+)
+def test_numbers_of_any_size_and_odd_texts_survive(
+    journal: Journal, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    record = settlement(**changes)
+    journal.append(record)
+    assert read(tmp_path).records == [record]
+
+
+def test_lone_surrogates_are_replaced_and_the_money_is_kept(journal: Journal, tmp_path: Path) -> None:
+    journal.append(settlement(model="bad \ud800", cost=5))
+    (record,) = read(tmp_path).records
+    assert (record.model, record.cost) == ("bad ?", 5)
+
+
+def test_texts_of_an_enormous_record_are_cut(journal: Journal, tmp_path: Path) -> None:
+    journal.append(settlement(model="m" * 100_000, cost=5))
+    (record,) = read(tmp_path).records
+    assert (record.model, record.cost) == ("m" * 1024, 5)
+
+
+@given(data=st.data())
+def test_a_file_that_is_cut_anywhere_gives_its_whole_records_and_the_rest_as_damage(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("cut")
+    records = [settlement() for _ in range(3)]
+    whole = frames(*records, directory=directory)
+    cut = data.draw(st.integers(0, len(whole)))
+    path = directory / "worker-1-1-a.journal"
+    path.write_bytes(whole[:cut])
+    living, dead = (read_records(path, 0, abandoned=abandoned) for abandoned in (False, True))
+    assert living.records == dead.records == records[: len(dead.records)]
+    assert living.position == (living.ends[-1] if living.ends else 0) and living.damaged == []
+    assert dead.position == cut
+    assert b"".join(dead.damaged) == whole[living.position : cut]
+
+
+@given(data=st.data())
+def test_a_flipped_bit_costs_the_record_that_it_is_in_and_no_other(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("flip")
+    records = [settlement() for _ in range(4)]
+    whole = bytearray(frames(*records, directory=directory))
+    bit = data.draw(st.integers(0, len(whole) * 8 - 1))
+    whole[bit // 8] ^= 1 << bit % 8
+    path = directory / "worker-1-1-a.journal"
+    path.write_bytes(whole)
+    chunk = read_records(path, 0, abandoned=True)
+    hit = bit // 8 * 4 // len(whole)
+    assert chunk.records == [record for number, record in enumerate(records) if number != hit]
+    assert len(chunk.damaged) == 1 and chunk.position == len(whole)
+
+
+@given(before=st.binary(max_size=300), after=st.binary(max_size=300))
+def test_records_between_any_junk_are_found(
+    before: bytes, after: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("junk")
+    record = settlement()
+    path = directory / "worker-1-1-a.journal"
+    path.write_bytes(before + frames(record, directory=directory) + after)
+    chunk = read_records(path, 0, abandoned=True)
+    assert chunk.records == [record]
+    assert b"".join(chunk.damaged) == before + after
+    assert chunk.position == path.stat().st_size
+
+
+def test_the_zeros_that_a_power_cut_leaves_are_no_records(tmp_path: Path) -> None:
+    path = tmp_path / "worker-1-1-a.journal"
+    path.write_bytes(bytes(3_000_000))
+    position = 0
+    while (chunk := read_records(path, position, abandoned=True)).position > position:
+        assert chunk.records == []
+        position = chunk.position
+    assert position == 3_000_000
+
+
+def test_records_behind_a_long_damage_are_found_in_later_pieces(tmp_path: Path) -> None:
+    record = settlement()
+    whole = frames(record, directory=tmp_path)
+    path = tmp_path / "worker-1-1-a.journal"
+    path.write_bytes(bytes(1024 * 1024 - 100) + whole)  # the frame lies across the end of the first piece
+    position, found, damaged = 0, [], 0
+    while (chunk := read_records(path, position, abandoned=True)).position > position:
+        position, found, damaged = chunk.position, found + chunk.records, damaged + len(b"".join(chunk.damaged))
+    assert found == [record] and damaged == 1024 * 1024 - 100
+
+
+def test_a_sound_frame_that_is_no_settlement_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "worker-1-1-a.journal"
+    body = b"\x93\xa7settled\x01\x02"
+    junk = struct.pack("<4sII", b"\xf5TW\x01", len(body), zlib.crc32(body)) + body
+    record = settlement()
+    path.write_bytes(junk + frames(record, directory=tmp_path))
+    chunk = read_records(path, 0, abandoned=False)
+    assert chunk.records == [record] and chunk.damaged == [junk]
+
+
+def test_a_journal_is_abandoned_when_its_writer_has_closed_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0.0)
+    assert not is_abandoned(only_file(tmp_path))
+    journal.close()
+    assert is_abandoned(only_file(tmp_path))
+
+
+def test_a_full_file_is_left_behind_and_the_next_one_begun(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0.0, max_file_bytes=1000)
+    records = [settlement() for _ in range(20)]
+    for record in records:
+        journal.append(record)
+    paths = sorted(tmp_path.iterdir(), key=os.path.getctime)
+    assert len(paths) == 3
+    assert [is_abandoned(path) for path in paths].count(False) == 1
+    found = [r for path in paths for r in read_records(path, 0, abandoned=True).records]
+    assert sorted(r.attempt_id for r in found) == sorted(r.attempt_id for r in records)
+    journal.close()
+
+
+def test_where_no_new_file_can_be_made_the_full_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, 0.0, max_file_bytes=1)
+
+    def no_descriptor(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "open", no_descriptor)
+        for _ in range(3):
+            journal.append(settlement())
+    assert len(read(tmp_path).records) == 3
+    journal.close()
+
+
+class Disk:
+    """A disk with so much room."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, file: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        taken = data[: self.room]
+        self.room -= len(taken)
+        return real_write(file, taken)
+
+
+real_write = os.write
+
+
+def test_a_full_disk_is_told_and_what_it_did_not_take_is_written_when_it_has_room(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(500)
+    monkeypatch.setattr(module.os, "write", disk.write)
+    records = [settlement() for _ in range(6)]
+    refused = 0
+    for record in records:
+        try:
+            journal.append(record)
+        except JournalFull:
+            refused += 1
+    assert refused >= 3 and journal.full and not journal.retry()
+    chunk = read(tmp_path, abandoned=True)
+    assert chunk.records == records[: 6 - refused]
+    disk.room = 1_000_000
+    assert journal.retry() and not journal.full
+    later = settlement()
+    journal.append(later)
+    chunk = read(tmp_path, abandoned=True)
+    assert chunk.records == [*records, later] and chunk.damaged == []
+
+
+def test_what_waits_in_memory_is_written_before_what_comes_later(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(0)
+    monkeypatch.setattr(module.os, "write", disk.write)
+    records = [settlement() for _ in range(3)]
+    with pytest.raises(JournalFull):
+        journal.append(records[0])
+    with pytest.raises(JournalFull):
+        journal.append(records[1])
+    disk.room = 1_000_000
+    journal.append(records[2])
+    assert read(tmp_path).records == records and not journal.full
+
+
+def test_memory_is_bounded_while_the_disk_is_full(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
+    monkeypatch.setattr(module.os, "write", Disk(0).write)
+    for _ in range(50):
+        with pytest.raises(JournalFull):
+            journal.append(settlement())
+    assert len(journal._waiting) == 10
