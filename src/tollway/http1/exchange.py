@@ -100,11 +100,13 @@ class Request:
         "path",
         "query",
         "state",
+        "target",
         "upload",
     )
 
     def __init__(self, connection: "Connection", head: RequestHead, body: bytes | None, upload: Upload | None) -> None:
         self.method = head.method
+        self.target = head.target
         self.path = head.path
         self.query = head.query
         self.headers = head.headers

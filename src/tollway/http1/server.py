@@ -424,7 +424,7 @@ class Server:
         self.port = 0
         self._connections: set[Connection] = set()
         self._listeners: list[asyncio.Server] = []
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._ticking = False
         self._empty: asyncio.Future[None] | None = None
 
     @property
@@ -467,8 +467,9 @@ class Server:
     def adopt(self, connection: Connection) -> int:
         """Count a new connection in; returns how many there are."""
         self._connections.add(connection)
-        if self._sweeping is None:
-            self._sweep()
+        if not self._ticking:
+            self._ticking = True
+            self._tick()
         return len(self._connections)
 
     def forget(self, connection: Connection) -> None:
@@ -478,15 +479,19 @@ class Server:
                 self._empty.set_result(None)
             self._empty = None
 
-    def _sweep(self) -> None:
+    def sweep(self, now: float) -> None:
+        """Enforce the deadlines that lie before ``now``, which is loop time."""
+        self.now = now
+        for connection in [c for c in self._connections if c.deadline < now or c.flush_deadline < now]:
+            connection.overdue(now)
+
+    def _tick(self) -> None:
         if not self._connections:
-            self._sweeping = None
+            self._ticking = False
             return
-        now = self.now = self.loop.time()
         date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
         self.ending = date + b"\r\n"
         self.ending_kept = date + b"connection: keep-alive\r\n\r\n"
         self.ending_last = date + b"connection: close\r\n\r\n"
-        for connection in [c for c in self._connections if c.deadline < now or c.flush_deadline < now]:
-            connection.overdue(now)
-        self._sweeping = self.loop.call_later(SWEEP_S, self._sweep)
+        self.sweep(self.loop.time())
+        self.loop.call_later(SWEEP_S, self._tick)
