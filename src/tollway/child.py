@@ -17,11 +17,17 @@ READY = b"ready\n"
 
 
 def read_config() -> ChildConfig:
-    """Wait for the first line of standard input. Blocks; for the very beginning of a process."""
+    """Wait for the first line of standard input. Blocks; for the very beginning of a process.
+
+    Ends the process where there is none: the supervisor was stopped before it could tell us anything.
+    """
     # An interrupt at the terminal reaches the whole process group; what it means is the supervisor's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: nothing that follows is swallowed
-        return ChildConfig.decode(stdin.readline(_MAX_CONFIG))
+        line = stdin.readline(_MAX_CONFIG)
+    if not line:
+        sys.exit(0)
+    return ChildConfig.decode(line)
 
 
 class SupervisorLine:

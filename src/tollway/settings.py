@@ -82,8 +82,8 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The Unix socket of the control plane; shorter than 100 bytes."""
     journals: Path
     worker: int = 0
-    listen_fd: int | None = None
-    """The inherited listening socket; None for the control plane."""
+    listen_fd: int = -1
+    """The inherited socket to listen on, bound already: TCP for a worker, the control socket for the control plane."""
 
     def encode(self) -> bytes:
         """One line of JSON, secrets in clear: for a pipe, never for a file or a log."""
@@ -133,6 +133,11 @@ def read(environ: Mapping[str, str]) -> Settings | list[str]:
         return problems
     settings = msgspec.convert(values, Settings)
     return _contradictions(settings) or settings
+
+
+def encryption_key(text: str) -> Secret:
+    """64 hex digits as a secret; raises ValueError with the reason for anything else."""
+    return _hex(64)(text)
 
 
 def is_loopback(host: str) -> bool:
@@ -318,7 +323,7 @@ VARIABLES: tuple[Variable, ...] = (
         "ENCRYPTION_KEY",
         None,
         "64 hex digits; encrypts provider keys at rest.",
-        _hex(64),
+        encryption_key,
         "generated into TOLLWAY_HOME; required with DATABASE_URL",
     ),
     Variable("IV", None, "32 hex digits; only to read provider keys that the predecessor encrypted.", _hex(32)),

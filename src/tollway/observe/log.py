@@ -55,7 +55,7 @@ class LogFormat:
             return self._line(_record(f"a log record of {record.name} could not be formatted: {type(error).__name__}"))
 
     def _line(self, record: logging.LogRecord) -> bytes:
-        message = self._clean(record.getMessage(), _MAX_TEXT)
+        message = self._clean(record.getMessage().strip(), _MAX_TEXT)
         extra = [(name, value) for name, value in vars(record).items() if name not in _STANDARD]
         members = {name: self._value(value) for name, value in extra[:_MAX_MEMBERS]}
         trace = self._traceback(record)
@@ -153,6 +153,11 @@ def start(process: str, level: str, secrets: Iterable[Secret] = (), fd: int | No
     logging.captureWarnings(True)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     return writer
+
+
+def dropped() -> int:
+    """Lines that this process has lost so far."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, LogWriter))
 
 
 def _record(message: str) -> logging.LogRecord:

@@ -76,7 +76,7 @@ class Gauges(msgspec.Struct, kw_only=True):
     log_lines_dropped_total: int = 0
     journal_bytes_total: int = 0
     loop_lag_seconds: float = 0.0
-    draining: int = 0
+    draining: bool = False
 
 
 class WorkerReport(msgspec.Struct, frozen=True, array_like=True):
@@ -162,8 +162,10 @@ class Metrics:
             "tollway_refusals_total": _counted(self._refusals),
         }
         for name, value in msgspec.structs.asdict(gauges).items():
-            labelled = value if isinstance(value, Mapping) else {}
-            samples["tollway_" + name] = _counted({(k,): n for k, n in labelled.items()} if labelled else {(): value})
+            if isinstance(value, Mapping):
+                samples["tollway_" + name] = _counted({(label,): number for label, number in value.items()})
+            else:
+                samples["tollway_" + name] = _counted({(): value})
         return WorkerReport(os.getpid(), self._started, samples)
 
 
@@ -217,4 +219,4 @@ def _room(series: Mapping[Labels, object], key: Labels) -> Labels:
 
 
 def _counted(series: Mapping[Labels, float]) -> list[tuple[Labels, list[float]]]:
-    return [(key, [count]) for key, count in series.items()]
+    return [(key, [+count]) for key, count in series.items()]  # plus: a bool becomes a number

@@ -1,0 +1,307 @@
+"""Starts and stops the processes of one gateway: the composition root of ``tollway serve``.
+
+Rules: (1) every setting is tried before anything runs; (2) a child that dies is started again, ever more slowly;
+(3) the end goes in one order: no new connections, workers drain, the control plane posts what they wrote, PostgreSQL
+stops last; (4) secrets reach a child through a pipe, never through its arguments or its environment.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tollway.child import READY
+from tollway.domain.keys import Secret
+from tollway.home import Home, StartError
+from tollway.observe import log
+from tollway.settings import VARIABLES, ChildConfig, Settings, read
+
+DRIVER = "asyncpg"
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_STABLE_S = 30.0  # a child that lived this long may fail again without being made to wait for its past
+_GRACE_S = 10.0  # beyond the drain: for cutting what still runs and writing it down
+_POSTING_S = 30.0  # for the control plane's last batch; what it leaves lies in the journals for the next start
+_MAX_FILES = 1 << 20
+_SETTINGS = frozenset(variable.name for variable in VARIABLES)
+
+_log = logging.getLogger("tollway.supervisor")
+
+
+class Database(Protocol):
+    """The gateway's PostgreSQL, given or embedded."""
+
+    async def open(self) -> Secret:
+        """Its URL, once it answers and its schema is current. Raises StartError."""
+
+    async def keep(self) -> None:
+        """Keep it running, if it is ours, until cancelled."""
+
+    async def close(self) -> None:
+        """Stop it, if it is ours."""
+
+
+class Child:
+    """One child process and its successors: started again whenever it dies, until it is told to stop."""
+
+    def __init__(self, name: str, command: Sequence[str], listener: socket.socket) -> None:
+        self.name = name
+        self.fd = listener.fileno()
+        self.config: asyncio.Future[ChildConfig] = asyncio.get_running_loop().create_future()
+        """What the child is told; it loads its modules meanwhile, so that a database that starts costs no time."""
+        self.ready = asyncio.Event()
+        self.killed = False
+        self._command = command
+        self._stopping = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def run(self) -> None:
+        """Keep it running; returns after it was told to stop and has ended."""
+        pause = _FIRST_PAUSE_S
+        clock = asyncio.get_running_loop().time
+        while not self._stopping.is_set():
+            began = clock()
+            try:
+                code = await self._live()
+            except OSError as error:  # no memory, no descriptors: may pass
+                code = error.errno or -1
+            if self._stopping.is_set():
+                return
+            pause = _FIRST_PAUSE_S if clock() - began > _STABLE_S else pause
+            _log.error("%s died and is started again", self.name, extra={"exit_code": code, "pause_s": pause})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def stop(self) -> None:
+        """Ask it to finish what it is doing and to end."""
+        self._stopping.set()
+        if self.config.done():
+            self._tell(b"stop\n")
+        else:
+            self.config.cancel()
+
+    def cut(self) -> None:
+        """Ask it to end without waiting for running calls."""
+        self._tell(b"cut\n")
+
+    def kill(self) -> None:
+        """End it: for a child that did not listen."""
+        if self._process is not None and self._process.returncode is None:
+            _log.error("%s did not end in time and is killed", self.name)
+            self.killed = True
+            self._process.kill()
+
+    async def _live(self) -> int:
+        environment = {name: text for name, text in os.environ.items() if name not in _SETTINGS}
+        self._process = process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=[self.fd],
+            env=environment,
+        )
+        self.config.add_done_callback(self._configure)
+        try:
+            await self._hear(process)
+            return await process.wait()
+        finally:
+            self.config.remove_done_callback(self._configure)
+
+    def _configure(self, config: "asyncio.Future[ChildConfig]") -> None:
+        if not config.cancelled():
+            self._tell(config.result().encode())
+        if self._stopping.is_set() and self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()  # stopped before it began: the end of its input ends it
+
+    def _tell(self, line: bytes) -> None:
+        if self._process is not None and self._process.returncode is None and self._process.stdin is not None:
+            self._process.stdin.write(line)
+
+    async def _hear(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            if line == READY:
+                self.ready.set()
+
+
+class Supervisor:
+    """One gateway, from its first socket to its last process."""
+
+    def __init__(self, settings: Settings, home: Home, database: Database, package: str = "tollway") -> None:
+        self._settings = settings
+        self._home = home
+        self._database = database
+        self._package = package  # tests put stand-ins here
+        self._stopping = asyncio.Event()
+        self._cutting = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until told to stop; the exit code. Raises StartError."""
+        with contextlib.ExitStack() as stack:
+            public = stack.enter_context(listen(self._settings.host, self._settings.port))
+            path = stack.enter_context(self._home.control_socket())
+            private = stack.enter_context(listen_privately(path))
+            obey_signals(self._stopping, self._cutting)
+            control, worker = self._child("controlplane", private), self._child("dataplane", public)
+            lives = [asyncio.create_task(child.run()) for child in (control, worker)]
+            try:
+                if await self._meanwhile(lives, self._configure(path, control, worker)):
+                    self._announce(public.getsockname()[1])
+                    await self._meanwhile(lives, self._database.keep())
+            finally:
+                public.close()  # or the kernel would go on taking connections that nobody serves
+                await self._end(worker, lives[1], self._settings.drain_seconds + _GRACE_S)
+                await self._end(control, lives[0], _POSTING_S)
+                await self._database.close()
+        return 1 if worker.killed or control.killed else 0
+
+    def _child(self, module: str, listener: socket.socket) -> Child:
+        # -P: a directory called "tollway" where the user happens to be is not our program.
+        return Child(module, (sys.executable, "-P", "-m", f"{self._package}.{module}"), listener)
+
+    async def _meanwhile(self, lives: "Sequence[asyncio.Task[None]]", work: Coroutine[Any, Any, object]) -> bool:
+        """Do some work until it is done (True) or the gateway shall stop (False)."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        done, _ = await asyncio.wait({working, stopping, *lives}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, stopping):
+            if task not in done:
+                task.cancel()
+        await asyncio.gather(*done)  # raises what went wrong
+        await asyncio.gather(working, stopping, return_exceptions=True)
+        return working in done and stopping not in done
+
+    async def _configure(self, path: Path, control: Child, worker: Child) -> None:
+        """Open the database, tell the children everything, wait until both work."""
+        settings = self._settings
+        key = settings.encryption_key or self._home.encryption_key()
+        url = await self._database.open()
+        for child in (control, worker):
+            config = ChildConfig(
+                settings=settings,
+                database_url=url,
+                encryption_key=key,
+                control_socket=path,
+                journals=self._home.journals,
+                listen_fd=child.fd,
+            )
+            child.config.set_result(config)
+        await control.ready.wait()
+        await worker.ready.wait()
+
+    def _announce(self, port: int) -> None:
+        line = f"LLM proxy server listening on port {port}. Connected to PostgreSQL via {DRIVER}\n"
+        with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
+            os.write(sys.stdout.fileno(), line.encode())
+
+    async def _end(self, child: Child, life: "asyncio.Task[None]", within_s: float) -> None:
+        child.stop()
+        cutting = asyncio.ensure_future(self._cutting.wait())
+        done, _ = await asyncio.wait({life, cutting}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        if life not in done:
+            if cutting in done:
+                child.cut()
+                await asyncio.wait({life}, timeout=_GRACE_S)
+            if not life.done():
+                child.kill()
+                await asyncio.wait({life})
+        cutting.cancel()
+
+
+def serve(environ: Mapping[str, str]) -> int:
+    """The whole life of a gateway; its exit code. A setting that cannot be used is one line on standard error and 2."""
+    settings = read(environ)
+    if not isinstance(settings, Settings):
+        for problem in settings:
+            print(f"tollway: {problem}", file=sys.stderr)
+        return 2
+    raise_limits()
+    writer = log.start("supervisor", settings.log_level, settings.secrets)
+    try:
+        home = Home(settings.home)
+        with home.locked():
+            return asyncio.run(_serve(settings, home))
+    except StartError as error:
+        writer.stop()
+        print(f"tollway: {error}", file=sys.stderr)
+        return 2
+    finally:
+        writer.stop()
+
+
+async def _serve(settings: Settings, home: Home) -> int:
+    from tollway.database import database_of  # brings the driver: after the cheap checks
+
+    return await Supervisor(settings, home, database_of(settings, home)).run()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound TCP socket, without SO_REUSEPORT, so that a taken port shows. Raises StartError.
+
+    Of the addresses of a host name the first IPv4 address is taken, where there is one.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise StartError("HOST", f"{host} cannot be resolved: {error}") from None
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # "::" means every address of the machine
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError("PORT", f"{port} on {host} is already in use") from None
+        variable = "HOST" if error.errno == errno.EADDRNOTAVAIL else "PORT"
+        raise StartError(variable, f"cannot listen on port {port} of {host}: {error.strerror}") from None
+    return listener
+
+
+def listen_privately(path: Path) -> socket.socket:
+    """A bound Unix socket that only this user may connect to."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    return listener
+
+
+def obey_signals(stopping: asyncio.Event, cutting: asyncio.Event) -> None:
+    """SIGTERM, SIGINT and SIGHUP stop; a second SIGINT, from somebody who waits at a terminal, cuts the drain short."""
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        if stopping.is_set():
+            cutting.set()
+        else:
+            _log.info("finishing what runs; interrupt once more to cut it short")
+        stopping.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks to ignore it
+        loop.add_signal_handler(signal.SIGHUP, stopping.set)
+
+
+def raise_limits() -> None:
+    """As many descriptors as allowed, for every connection is two; no core dumps, for memory holds secrets."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if most == resource.RLIM_INFINITY else most
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
