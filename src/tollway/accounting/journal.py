@@ -54,6 +54,8 @@ class Journal:
         self._waiting: list[bytes] = []
         self._file = self._open()
         self._size = 0
+        self.bytes_written = 0
+        """Since the start, over all files."""
 
     @property
     def full(self) -> bool:
@@ -98,6 +100,7 @@ class Journal:
             os.ftruncate(self._file, self._size)
             raise OSError("the disk took only a part of a record")
         self._size += written
+        self.bytes_written += written
 
     def _rotate(self) -> None:
         with contextlib.suppress(OSError):  # no descriptor, no inode: the old file goes on

@@ -80,6 +80,14 @@ class ClientFault(msgspec.Struct, frozen=True):
     failure: UpstreamFailure
 
 
+class CannotAccount(msgspec.Struct, frozen=True):
+    """Neither journal nor database could note what a call costs, so none is made."""
+
+
+class ControlPlaneAway(msgspec.Struct, frozen=True):
+    """The process that serves set-up, administration and metrics does not answer."""
+
+
 class Draining(msgspec.Struct, frozen=True):
     """The gateway is stopping."""
 
@@ -96,5 +104,7 @@ Refusal = (
     | TooLarge
     | NoAnswer
     | ClientFault
+    | CannotAccount
+    | ControlPlaneAway
     | Draining
 )

@@ -46,6 +46,8 @@ class StreamDecoder(Protocol):
     usage: Usage | None
     finished: bool
     """The answer is whole: ``[DONE]`` came, or every choice gave its reason to end."""
+    done: bool
+    """``[DONE]`` has come out: nothing more will be said, usage included."""
     content_bytes: int
     """Bytes of generated text and tool arguments so far, as JSON writes them: to bill a stream that is cut."""
 

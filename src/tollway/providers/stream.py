@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
+from tollway.providers import classify
 from tollway.providers.base import ChatResult
 from tollway.wire.chat_chunks import chunks_of_reply
 from tollway.wire.chat_request import ChatCall
@@ -27,13 +28,13 @@ class ChatStream:
 
     __slots__ = (
         "_call",
-        "_done",
         "_ended",
         "_events",
         "_held",
         "_reply",
         "_whole",
         "content_bytes",
+        "done",
         "failure",
         "finished",
         "started",
@@ -47,7 +48,7 @@ class ChatStream:
         self._reply: bytearray | None = None  # collects an answer that is no stream
         self._held: list[bytes] = []  # frames before the first one that says something
         self._ended: set[int] = set()  # choices that gave their reason to end
-        self._done = False
+        self.done = False
         self.started = False
         self.failure: UpstreamFailure | None = None
         self.usage: Usage | None = None
@@ -58,7 +59,7 @@ class ChatStream:
         if not self.started:
             if self._is_reply(chunk):
                 return b""
-        elif self.failure is None and not self._done and (data := self._events.single(chunk)) is not None:
+        elif self.failure is None and not self.done and (data := self._events.single(chunk)) is not None:
             return self._frame(data, b"")  # nearly every piece of nearly every stream
         out = b"".join([self._take(event) for event in self._events.feed(chunk)])
         if self._events.too_long and not self._over:
@@ -80,7 +81,7 @@ class ChatStream:
 
     @property
     def _over(self) -> bool:
-        return self._done or self.failure is not None
+        return self.done or self.failure is not None
 
     def _take(self, event: Event) -> bytes:
         if self._over:
@@ -102,6 +103,13 @@ class ChatStream:
         """What the dialect still owes the client before ``[DONE]``."""
         return b""
 
+    def _fails(self, data: bytes, alone: bool, surely: bool) -> bool:
+        """Note the failure that an event is about: one marked so, or one with a message and nothing of an answer."""
+        problem = classify.read_problem(data)
+        if surely or (alone and problem.message):
+            self.failure = classify.failure(200, problem)
+        return self.failure is not None
+
     def _end_choice(self, index: int) -> None:
         self._ended.add(index)
         self.finished = len(self._ended) >= self._call.n
@@ -116,7 +124,7 @@ class ChatStream:
         if not self.started and not self._held:
             self.failure = _EMPTY
             return b""
-        self._done = self.finished = True
+        self.done = self.finished = True
         return self._release() + self._last_frames() + DONE
 
     def _is_reply(self, chunk: bytes) -> bool:
@@ -144,5 +152,5 @@ class ChatStream:
             return b""
         self.usage = result.usage
         self.content_bytes = len(frames)
-        self.started = self.finished = self._done = True
+        self.started = self.finished = self.done = True
         return frames + DONE

@@ -16,6 +16,7 @@ from tollway.domain.refusals import (
     BadRequest,
     CannotAccount,
     ClientFault,
+    ControlPlaneAway,
     Draining,
     ExpiredKey,
     KeysUnavailable,
@@ -38,6 +39,7 @@ _CHALLENGE = b"www-authenticate: Bearer\r\n"
 
 _MAX_NAME = 128  # of a model's name in a message
 _OUTAGE_RETRY_S = 5.0  # a full disk or a lost database is not repaired faster
+_AWAY_RETRY_S = 1.0  # what died is restarted within a second; a full disk takes longer, and then this is asked again
 _DRAIN_RETRY_S = 1.0  # by then a load balancer has taken this process out, or its successor has started
 
 
@@ -47,6 +49,8 @@ class HttpError(NamedTuple):
     status: int
     headers: bytes
     body: bytes
+    code: str
+    """The error's code, its type where it has none: a label of bounded variety."""
 
 
 class _Error(msgspec.Struct):
@@ -116,6 +120,12 @@ def to_http(refusal: Refusal) -> HttpError:
             return _error(
                 503, "accounting_unavailable", text, type=_SERVER_ERROR, headers=_retry_after(_OUTAGE_RETRY_S)
             )
+        case CannotAccount():
+            text = "The gateway cannot account for calls at the moment."
+            return _error(503, "cannot_account", text, type=_SERVER_ERROR, headers=_retry_after(_AWAY_RETRY_S))
+        case ControlPlaneAway():
+            text = "The control plane does not answer at the moment."
+            return _error(503, "control_plane_away", text, type=_SERVER_ERROR, headers=_retry_after(_AWAY_RETRY_S))
         case Draining():
             text = "This gateway is stopping."
             return _error(503, "draining", text, type=_SERVER_ERROR, headers=_retry_after(_DRAIN_RETRY_S))
@@ -131,7 +141,7 @@ def _error(
     type: str = _INVALID_REQUEST,
     headers: bytes = b"",
 ) -> HttpError:
-    return HttpError(status, headers, error_body(message, type, code, param))
+    return HttpError(status, headers, error_body(message, type, code, param), code or type)
 
 
 _CLIENT_FAULTS = frozenset({FailureKind.REQUEST, FailureKind.CONTEXT, FailureKind.CONTENT})

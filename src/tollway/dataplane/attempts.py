@@ -1,0 +1,114 @@
+"""One attempt at one provider: sign and send the request, judge what comes back, settle, answer the client.
+
+An attempt returns None when it has answered the client, and an :class:`UpstreamFailure` when another may be tried. Once
+a byte of a stream has gone out there is no other attempt (``relay.py``).
+"""
+
+import asyncio
+
+from tollway.dataplane.answers import reply_head
+from tollway.dataplane.calls import Attempt, Call, Prepared
+from tollway.dataplane.failures import failure_of
+from tollway.dataplane.relay import Relay
+from tollway.dataplane.upstreams import Upstream
+from tollway.dataplane.world import World
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.refusals import BadRequest
+from tollway.http1.answer import StreamedResponse
+from tollway.http1.errors import UpstreamError
+from tollway.providers.base import StreamDecoder
+
+MAX_REPLY = 64 * 1024 * 1024
+"""Largest complete answer of a provider, in bytes: chat answers are below 1 MiB, spoken ones take tens."""
+
+MAX_ERROR = 1024 * 1024
+"""Largest error answer that is read; what matters of it is in its first kilobyte."""
+
+
+def prepare(world: World, call: Call, upstream: Upstream) -> Prepared | UpstreamFailure:
+    """The bytes to send: the call in the provider's dialect, with the credential that this key has there."""
+    credential = world.upstreams.authorization(call.grant, upstream.target.provider)
+    if isinstance(credential, UpstreamFailure):
+        return credential
+    request = upstream.adapter.encode(call.chat, upstream.target.upstream_model)
+    if isinstance(request, BadRequest):
+        return UpstreamFailure(FailureKind.REQUEST, request.message, code=request.code, param=request.param)
+    body = request.body
+    message = b"POST %b%b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
+        upstream.base_path,
+        request.path,
+        upstream.head,
+        credential,
+        len(body),
+        body,
+    )
+    return Prepared(message, request.warnings)
+
+
+async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | None:
+    """Fetch a complete answer and pass it on."""
+    call, upstream, settings = attempt.call, attempt.upstream, world.settings
+    try:
+        reply = await world.client.fetch(
+            upstream.origin,
+            attempt.message,
+            first_byte_s=settings.first_byte_timeout_s,
+            idle_s=settings.idle_timeout_s,
+            deadline=attempt.deadline,
+            max_body=MAX_REPLY,
+        )
+    except UpstreamError as error:
+        return failure_of(error)
+    except asyncio.CancelledError:
+        world.books.abandon(attempt)
+        raise
+    attempt.status = reply.status
+    result = upstream.adapter.decode(reply.status, reply.headers, reply.body, call.chat)
+    if isinstance(result, UpstreamFailure):
+        return result
+    cost = world.books.charge(attempt, "ok", result.usage, len(result.body))
+    call.request.respond(200, reply_head(attempt, cost, world.now()), result.body)
+    return None
+
+
+async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | None:
+    """Open a stream, hold it until its first event is known to be good, then relay it."""
+    call, upstream, settings = attempt.call, attempt.upstream, world.settings
+    response: StreamedResponse | None = None
+    try:
+        response = await world.client.open(
+            upstream.origin,
+            attempt.message,
+            first_byte_s=settings.first_byte_timeout_s,
+            idle_s=settings.idle_timeout_s,
+            deadline=attempt.deadline,
+        )
+        attempt.status = response.status
+        if response.status != 200:
+            return upstream.adapter.classify(response.status, response.headers, await response.read_all(MAX_ERROR))
+        decoder = upstream.adapter.decoder(call.chat)
+        held = await first_event(response, decoder)
+        if decoder.failure is not None:
+            return decoder.failure
+        attempt.first_byte_at = world.now()
+        await Relay(world, attempt, decoder, response).run(held)
+        return None
+    except UpstreamError as error:
+        return failure_of(error)
+    except asyncio.CancelledError:
+        world.books.abandon(attempt)
+        raise
+    finally:
+        if response is not None:
+            response.close()
+
+
+async def first_event(response: StreamedResponse, decoder: StreamDecoder) -> bytes:
+    """Read until the first event is judged; what may go to the client, if ``decoder.failure`` is still None."""
+    held = b""
+    while not decoder.started and decoder.failure is None:
+        piece = await response.read()
+        if not piece:
+            return held + decoder.close()
+        held += decoder.feed(piece)
+    return held

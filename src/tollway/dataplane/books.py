@@ -1,0 +1,140 @@
+"""Writing down what every attempt used and cost, before the client sees the last byte of it.
+
+1. Every attempt that was sent gets exactly one entry, whatever way it ends.
+2. The entry is in the journal before the answer's last byte is handed to the client's connection.
+3. A key pays for what reached its client, and for what was produced until its client hung up; the rest is entered
+   uncharged.
+4. What the provider did not count is estimated, and the entry says so.
+"""
+
+import logging
+
+from tollway.accounting.journal import Journal, JournalFull
+from tollway.accounting.records import Settlement
+from tollway.dataplane.calls import Attempt, Call, Clock
+from tollway.domain.failures import UpstreamFailure
+from tollway.domain.money import PICODOLLARS
+from tollway.domain.prices import Price
+from tollway.domain.usage import Usage
+from tollway.observe.metrics import Metrics
+from tollway.wire.estimate import output_tokens_estimate
+
+_log = logging.getLogger("tollway.books")
+
+_UNPRICED = Price(input=0, cached_input=0, output=0, scale=PICODOLLARS)
+_NOTHING = Usage(input_tokens=0, output_tokens=0)
+
+
+class Books:
+    """Turns the end of an attempt into a ledger entry, the truth for the token limit, and metrics."""
+
+    def __init__(self, journal: Journal, metrics: Metrics, now: Clock) -> None:
+        self._journal = journal
+        self._metrics = metrics
+        self._now = now
+
+    @property
+    def full(self) -> bool:
+        """Whether settlements wait because the disk takes no more: then no call starts that could not be noted."""
+        return self._journal.full
+
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes that this worker has written to its journal."""
+        return self._journal.bytes_written
+
+    def retry(self) -> None:
+        """Try again to write what waits; called once a second."""
+        if self._journal.full and self._journal.retry():
+            _log.info("the disk takes records again")
+
+    def charge(
+        self, attempt: Attempt, outcome: str, usage: Usage | None, content_bytes: int, *, partial: bool = False
+    ) -> int:
+        """Enter an attempt that the key pays for; the cost in units of its price. Only the first call counts.
+
+        ``content_bytes`` of generated text stand in for a missing ``usage``.
+        """
+        if attempt.entered:
+            return 0
+        state = "partial" if partial else "exact"
+        if usage is None:
+            output_tokens = output_tokens_estimate(content_bytes)
+            usage = Usage(input_tokens=attempt.call.prompt_tokens, output_tokens=output_tokens, measured=False)
+            state = "partial" if partial else "estimated"
+        now = self._now()
+        call = attempt.call
+        call.hold.settle(usage.input_tokens + usage.output_tokens, now)
+        price = attempt.upstream.target.price or _UNPRICED
+        cost = price.cost(usage)
+        self._enter(attempt, outcome, state, usage, price, cost, "", now)
+        provider = attempt.upstream.target.provider.name
+        self._metrics.answered(
+            attempt.upstream.target.model, provider, attempt.status, now - call.started, usage, cost, price.scale
+        )
+        return cost
+
+    def waive(self, attempt: Attempt, failure: UpstreamFailure) -> None:
+        """Enter an attempt that failed and reached nobody: on the house."""
+        self._enter(
+            attempt, failure.kind.value, "none", _NOTHING, _UNPRICED, 0, failure.message, self._now(), charged=False
+        )
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Enter an attempt whose client hung up before anything came: the prompt was sent, and is billed by estimate."""
+        self.charge(attempt, attempt.call.cut or "client_gone", None, 0, partial=True)
+
+    def close(self, call: Call) -> None:
+        """Give back what the call still holds, if nothing was charged for it."""
+        call.hold.settle(0, self._now())
+
+    def _enter(
+        self,
+        attempt: Attempt,
+        outcome: str,
+        state: str,
+        usage: Usage,
+        price: Price,
+        cost: int,
+        cause: str,
+        now: float,
+        charged: bool = True,
+    ) -> None:
+        attempt.entered = True
+        call = attempt.call
+        target = attempt.upstream.target
+        first_byte_at = attempt.first_byte_at
+        record = Settlement(
+            attempt_id=f"{call.id}-{attempt.number}",
+            call_id=call.id,
+            attempt=attempt.number,
+            key_id=call.grant.id,
+            model=call.chat.model,
+            provider=target.provider.name,
+            upstream_model=target.upstream_model,
+            started_unix=call.started_unix + attempt.started - call.started,
+            duration_ms=(now - attempt.started) * 1000,
+            first_byte_ms=(first_byte_at - attempt.started) * 1000 if first_byte_at else None,
+            status=attempt.status,
+            outcome=outcome,
+            stream=call.chat.stream,
+            state=state,
+            input_tokens=usage.input_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost=cost,
+            scale=price.scale,
+            priced=target.price is not None,
+            charged=charged,
+            price_input=price.input,
+            price_cached=price.cached_input,
+            price_output=price.output,
+            revision=call.snapshot.revision,
+            cause=cause,
+        )
+        try:
+            self._journal.append(record)
+        except JournalFull:
+            _log.error("the disk takes no more: settlements wait in memory, and new calls are refused")
+        self._metrics.attempt(target.provider.name, outcome)

@@ -1,0 +1,55 @@
+"""Handing a request for set-up, administration or metrics to the control plane, which is one more upstream."""
+
+from tollway.dataplane.answers import refuse
+from tollway.dataplane.reporting import report
+from tollway.dataplane.world import World
+from tollway.domain.refusals import ControlPlaneAway
+from tollway.http1.errors import UpstreamError
+from tollway.http1.server import Request
+
+MAX_REQUEST = 1024 * 1024
+"""Largest body of an administrative request, in bytes."""
+
+MAX_REPLY = 16 * 1024 * 1024
+"""Largest answer of the control plane: metrics with all their series, long listings."""
+
+_TIMEOUT_S = 30.0
+_REVISION_WAIT_S = 1.0
+
+_FORWARDED = (b"authorization", b"content-type", b"accept", b"origin", b"host", b"sec-fetch-site")
+"""What the control plane needs to judge a request. It trusts its socket, so nothing else passes."""
+
+_RETURNED = (b"content-type", b"cache-control", b"www-authenticate", b"allow", b"x-tollway-config-revision")
+
+
+async def serve_control(world: World, request: Request) -> None:
+    """Relay one request. The answer to a write waits until this worker's own configuration holds it."""
+    call_id = world.call_ids.next()
+    body = request.body if request.body is not None else await request.read_body()
+    if request.path == b"/metrics":
+        await report(world)
+    head = [b"%b %b HTTP/1.1\r\n" % (request.method, request.path)]
+    head += [b"%b: %b\r\n" % (name, request.headers[name]) for name in _FORWARDED if name in request.headers]
+    message = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+        b"".join(head),
+        call_id.encode(),
+        len(body),
+        body,
+    )
+    try:
+        reply = await world.client.fetch(
+            world.control,
+            message,
+            first_byte_s=_TIMEOUT_S,
+            idle_s=_TIMEOUT_S,
+            deadline=world.now() + _TIMEOUT_S,
+            max_body=MAX_REPLY,
+        )
+    except UpstreamError:
+        refuse(world, request, call_id, ControlPlaneAway())
+        return
+    revision = reply.headers.get(b"x-tollway-config-revision")
+    if revision is not None:
+        await world.configuration.reached(int(revision), _REVISION_WAIT_S)
+    lines = b"".join([b"%b: %b\r\n" % (name, reply.headers[name]) for name in _RETURNED if name in reply.headers])
+    request.respond(reply.status, b"%bx-request-id: %b\r\n" % (lines, call_id.encode()), reply.body)

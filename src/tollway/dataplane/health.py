@@ -1,0 +1,24 @@
+"""Is this process alive, and should it get new requests."""
+
+from tollway.dataplane.world import World
+from tollway.http1.server import Request
+
+_HEAD = b"content-type: application/json\r\ncache-control: no-store\r\nx-request-id: %b\r\n"
+
+
+async def serve_liveness(world: World, request: Request) -> None:
+    """200 as long as the event loop turns."""
+    _answer(world, request, 200, b'{"status":"ok"}')
+
+
+async def serve_readiness(world: World, request: Request) -> None:
+    """200 while new requests are welcome; 503 while draining. A database that is away is a mode, not a reason."""
+    if world.draining:
+        _answer(world, request, 503, b'{"status":"draining"}')
+    else:
+        state = b"ok" if world.configuration.fresh else b"degraded"
+        _answer(world, request, 200, b'{"status":"%b","revision":%d}' % (state, world.configuration.snapshot.revision))
+
+
+def _answer(world: World, request: Request, status: int, body: bytes) -> None:
+    request.respond(status, _HEAD % world.call_ids.next().encode(), body)

@@ -1,0 +1,97 @@
+"""Relaying a stream whose first event was good: provider → decoder → client, settled whatever way it ends.
+
+1. From here on no other provider is tried, because the client has seen content.
+2. The terminal event goes out only after the attempt is settled.
+3. A stream that did not end well ends with a typed error event and without ``[DONE]``.
+4. Whoever ends it, it is settled exactly once: the books see to that.
+"""
+
+import asyncio
+
+from tollway.dataplane.answers import stream_head
+from tollway.dataplane.calls import Attempt
+from tollway.dataplane.failures import failure_of
+from tollway.dataplane.world import World
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.http1.answer import StreamedResponse
+from tollway.http1.errors import UpstreamError
+from tollway.providers.base import StreamDecoder
+from tollway.wire.openai_errors import error_event
+
+_LAST_CHUNK_S = 1.0
+
+_CUTS = {
+    "revoked": UpstreamFailure(FailureKind.REQUEST, "The API key has been revoked.", code="revoked_api_key"),
+    "drained": UpstreamFailure(
+        FailureKind.REQUEST, "The gateway is stopping.", code="server_shutdown", type="server_error"
+    ),
+}
+"""What a client reads when the gateway itself cuts its stream."""
+
+
+class Relay:
+    """The second half of a streamed attempt."""
+
+    __slots__ = ("_attempt", "_decoder", "_response", "_stream", "_world")
+
+    def __init__(self, world: World, attempt: Attempt, decoder: StreamDecoder, response: StreamedResponse) -> None:
+        self._world = world
+        self._attempt = attempt
+        self._decoder = decoder
+        self._response = response
+        self._stream = attempt.call.request.start(200, stream_head(attempt, world.now()))
+        self._stream.on_pause = response.pause
+        self._stream.on_resume = response.resume
+
+    async def run(self, held: bytes) -> None:
+        """Send what was held, then all that follows, until either side ends it. Never raises UpstreamError."""
+        call, decoder = self._attempt.call, self._decoder
+        task = asyncio.current_task()
+        assert task is not None
+        self._world.streams[call] = task
+        try:
+            self._send(held)
+            self._response.attach(self._feed)
+            await self._response.finished()
+            self._send(decoder.close())
+            failure = decoder.failure
+        except _ProviderFailedError:
+            failure = decoder.failure
+        except UpstreamError as error:
+            failure = failure_of(error)
+        except asyncio.CancelledError:
+            failure = _CUTS.get(call.cut or "")
+            if failure is None:
+                self._charge("client_gone")
+                raise
+        finally:
+            del self._world.streams[call]
+        if failure is not None and not decoder.done:
+            self._charge(call.cut or failure.kind.value)
+            self._stream.write(error_event(failure))
+        self._stream.end()
+
+    def _feed(self, piece: bytes) -> None:
+        """The next piece of the provider's answer, straight from its connection."""
+        self._send(self._decoder.feed(piece))
+        if self._decoder.failure is not None:
+            raise _ProviderFailedError
+
+    def _send(self, frames: bytes) -> None:
+        decoder = self._decoder
+        if not decoder.done:
+            self._stream.write(frames)
+            return
+        self._world.books.charge(self._attempt, "ok", decoder.usage, decoder.content_bytes)
+        self._stream.write(frames)
+        self._stream.end()
+        # What still comes is the end of the provider's body. Waiting for it saves a connection, but not for long.
+        self._response.deadline = min(self._response.deadline, self._world.now() + _LAST_CHUNK_S)
+
+    def _charge(self, outcome: str) -> None:
+        decoder = self._decoder
+        self._world.books.charge(self._attempt, outcome, decoder.usage, decoder.content_bytes, partial=True)
+
+
+class _ProviderFailedError(Exception):
+    """An error event came in mid-stream: it ends the provider's answer. Never leaves this module."""

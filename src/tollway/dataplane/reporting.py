@@ -1,0 +1,88 @@
+"""Telling the control plane what this worker counts, and looking after what needs a look every second."""
+
+import asyncio
+import contextlib
+import time
+
+from tollway.admission.authenticate import authenticate
+from tollway.dataplane.calls import Call
+from tollway.dataplane.world import World
+from tollway.domain.refusals import KeysUnavailable
+from tollway.http1.errors import UpstreamError
+from tollway.observe.metrics import Gauges
+from tollway.routing.snapshot import KeyGrant
+
+INTERVAL_S = 1.0
+
+_TIMEOUT_S = 2.0
+_MAX_REPLY = 64 * 1024
+
+
+async def keep_house(world: World) -> None:
+    """Once a second: measure the loop's lag, cut revoked streams, retry a full journal, report. Runs for ever."""
+    seen = world.configuration.snapshot
+    while True:
+        due = world.now() + INTERVAL_S
+        await asyncio.sleep(INTERVAL_S)
+        world.loop_lag_s = max(0.0, world.now() - due)
+        if world.configuration.snapshot is not seen:
+            seen = world.configuration.snapshot
+            cut_revoked(world)
+        world.books.retry()
+        await report(world)
+
+
+def cut_revoked(world: World) -> None:
+    """End the streams of keys that are no longer good. What they used is billed."""
+    configuration, now_unix = world.configuration, time.time()
+    for call, task in list(world.streams.items()):
+        authorization = call.request.headers.get(b"authorization")
+        grant = authenticate(authorization, configuration.snapshot, world.hasher, now_unix, fresh=configuration.fresh)
+        if not isinstance(grant, KeyGrant | KeysUnavailable):
+            cut(call, task, "revoked")
+
+
+def cut_streams(world: World, reason: str) -> None:
+    """End every stream with an error event."""
+    for call, task in list(world.streams.items()):
+        cut(call, task, reason)
+
+
+def cut(call: Call, task: asyncio.Task[None], reason: str) -> None:
+    """End one stream with an error event; ``reason`` is one of ``relay.py``'s."""
+    call.cut = reason
+    task.cancel()
+
+
+async def report(world: World) -> None:
+    """Push this worker's numbers; a control plane that is away gets the next ones."""
+    body = world.metrics.report(gauges(world)).encode()
+    message = (
+        b"POST /internal/metrics/%d HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%b" % (world.number, len(body), body)
+    )
+    with contextlib.suppress(UpstreamError):
+        await world.client.fetch(
+            world.control,
+            message,
+            first_byte_s=_TIMEOUT_S,
+            idle_s=_TIMEOUT_S,
+            deadline=world.now() + _TIMEOUT_S,
+            max_body=_MAX_REPLY,
+        )
+
+
+def gauges(world: World) -> Gauges:
+    """What is read at this moment rather than counted."""
+    return Gauges(
+        inflight_requests=world.inflight,
+        open_connections=world.server.connections,
+        upstream_connections=world.client.open_connections,
+        breaker_state={f"{key.provider}/{key.model}": state.value for key, state in world.health.states(world.now())},
+        config_revision=world.configuration.snapshot.revision,
+        config_age_seconds=world.configuration.age_s,
+        log_lines_dropped_total=world.log_writer.dropped,
+        journal_bytes_total=world.books.journal_bytes,
+        loop_lag_seconds=world.loop_lag_s,
+        draining=world.draining,
+    )

@@ -1,0 +1,154 @@
+"""One data-plane process: reads its orders, puts the parts together, serves until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import time
+
+import uvloop
+
+from tollway.accounting.journal import Journal
+from tollway.admission.allowances import MemoryAllowances
+from tollway.admission.authenticate import KeyHasher
+from tollway.child import SupervisorLine, read_config
+from tollway.dataplane.books import Books
+from tollway.dataplane.reporting import cut_streams, keep_house
+from tollway.dataplane.routes import Router
+from tollway.dataplane.upstreams import Upstreams
+from tollway.dataplane.world import World
+from tollway.http1.client import Client
+from tollway.http1.limits import ClientLimits, ServerLimits
+from tollway.http1.origin import Origin
+from tollway.http1.proxy import Proxies
+from tollway.http1.server import Server
+from tollway.observe import log
+from tollway.observe.metrics import Metrics
+from tollway.routing.health import Health
+from tollway.routing.retry import RetryBudget
+from tollway.routing.snapshot import is_forbidden_address
+from tollway.settings import ChildConfig, Settings
+from tollway.store.configuration import Configuration
+from tollway.store.vault import Vault
+
+_log = logging.getLogger("tollway.worker")
+
+_LAST_WORDS_S = 2.0
+"""How long streams that are cut at the end of a drain have to send their error event."""
+
+
+def main() -> int:
+    """Serve as the first line of standard input says; 0 after a clean stop."""
+    config = read_config()
+    writer = log.start(f"worker-{config.worker}", config.settings.log_level, config.settings.secrets)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(config, writer))
+    finally:
+        writer.stop()
+    return 0
+
+
+async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
+    """Load the configuration, serve, and drain when told to."""
+    line = SupervisorLine()
+    await line.open()
+    configuration = Configuration(config.database_url.reveal())
+    journal = Journal(config.journals, time.time())
+    client = Client(
+        client_limits(config.settings),
+        proxies=Proxies.read(os.environ),
+        address_policy=lambda address: not is_forbidden_address(address),
+    )
+    world = build(config, configuration, journal, client, writer)
+    router = Router(world)
+    server = Server(router.serve, server_limits(config.settings), router.render_error, router.report_crash)
+    world.server = server
+    await configuration.start()
+    await server.start(inherited_socket(config), tls_context(config.settings))
+    house = asyncio.create_task(keep_house(world))
+    line.announce_ready()
+    try:
+        await line.stop.wait()
+        world.draining = True
+        _log.info("draining: %d connections", server.connections)
+        await drain(world, server, line, config.settings.drain_seconds)
+    finally:
+        house.cancel()
+        client.close()
+        await configuration.close()
+        journal.close()
+
+
+async def drain(world: World, server: Server, line: SupervisorLine, seconds: float) -> None:
+    """Let running calls finish, for so long or until told not to wait. Streams that are cut then say so and settle."""
+    draining = asyncio.create_task(server.drain(seconds + _LAST_WORDS_S))
+    told = asyncio.create_task(line.cut.wait())
+    await asyncio.wait({draining, told}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not draining.done():
+        cut_streams(world, "drained")
+        await asyncio.wait({draining}, timeout=_LAST_WORDS_S)
+        await server.drain(0)
+        await draining
+
+
+def build(
+    config: ChildConfig, configuration: Configuration, journal: Journal, client: Client, writer: log.LogWriter
+) -> World:
+    """Plain constructor calls: the whole wiring of a worker."""
+    settings = config.settings
+    iv = None if settings.iv is None else bytes.fromhex(settings.iv.reveal())
+    vault = Vault(bytes.fromhex(config.encryption_key.reveal()), iv)
+    now = asyncio.get_running_loop().time
+    metrics = Metrics()
+    retry_budget = RetryBudget()
+    control = Origin.unix(str(config.control_socket))
+    return World(
+        number=config.worker,
+        settings=settings,
+        configuration=configuration,
+        hasher=KeyHasher(vault.pepper),
+        allowances=MemoryAllowances(),
+        retry_budget=retry_budget,
+        health=Health(retry_budget),
+        upstreams=Upstreams(vault, settings.platform_keys, control),
+        client=client,
+        control=control,
+        metrics=metrics,
+        books=Books(journal, metrics, now),
+        log_writer=writer,
+        now=now,
+    )
+
+
+def client_limits(settings: Settings) -> ClientLimits:
+    """Towards providers, as the environment says."""
+    return ClientLimits(
+        connect_s=settings.connect_timeout_s,
+        first_byte_s=settings.first_byte_timeout_s,
+        idle_read_s=settings.idle_timeout_s,
+    )
+
+
+def server_limits(settings: Settings) -> ServerLimits:
+    """Towards clients, as the environment says."""
+    return ServerLimits(max_body=settings.max_body_bytes)
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """For HTTPS, where a certificate is set."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    return context
+
+
+def inherited_socket(config: ChildConfig) -> socket.socket:
+    """The listening socket that the supervisor bound."""
+    assert config.listen_fd is not None
+    return socket.socket(fileno=config.listen_fd)
