@@ -73,6 +73,7 @@ def _script(version: str | None) -> str:
     from alembic import command
     from alembic.config import Config
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what happened, we say ourselves
     output = io.StringIO()
     config = Config(output_buffer=output)
     config.set_main_option("script_location", str(_DIRECTORY).replace("%", "%%"))

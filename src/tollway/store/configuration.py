@@ -1,0 +1,260 @@
+"""The configuration in force in this process, kept equal to the database's.
+
+Rules: (1) ``NOTIFY`` is a hint to read now, the truth is what a read sees, at the latest every few seconds; (2) after
+the first read only what changed is read: the rows whose transaction the read before did not see; (3) a read is one
+transaction and takes effect by one assignment, or not at all; (4) models and providers that cannot be compiled leave
+the last good ones in force, and never hold up keys; (5) when the database goes away, everything stays as it is.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+
+from tollway.domain.keys import KeyHash
+from tollway.routing.snapshot import (
+    EMPTY,
+    NOTHING,
+    KeyGrant,
+    KeyRow,
+    ModelRow,
+    Problem,
+    ProviderRow,
+    Snapshot,
+    compile_snapshot,
+    grants,
+)
+from tollway.store.postgres import connect, query
+
+_log = logging.getLogger("tollway.configuration")
+
+CHANNEL = "tollway_config"
+POLL_S = 5.0
+"""Also how late a revocation may be when notifications are lost."""
+FRESH_S = 15.0
+"""Three polls: after that, nobody knows whether an unknown key is new or wrong."""
+
+_READ_TIMEOUT_S = 120.0  # a first read of a million keys takes 20 s
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
+_SHARE = 0.05  # of its time that a process spends on reading changes, if they come without end
+_LONGEST_REST_S = 0.3
+_CHUNK = 500  # rows that are decoded and compiled at a stretch, in some 3 ms
+
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class _Seen(NamedTuple):
+    """A ``pg_snapshot``: which transactions a read has seen."""
+
+    text: str
+    xmin: int
+    xmax: int
+    running: frozenset[int]
+
+    @classmethod
+    def parse(cls, text: str) -> "_Seen":
+        xmin, xmax, running = text.split(":")
+        return cls(text, int(xmin), int(xmax), frozenset(map(int, filter(None, running.split(",")))))
+
+    def shows(self, transaction: int) -> bool:
+        return transaction < self.xmin or (transaction < self.xmax and transaction not in self.running)
+
+
+_NOTHING_SEEN = _Seen.parse("1:1:")
+
+
+class _Keys(NamedTuple):
+    """All virtual keys; never changed once a read has ended."""
+
+    grants: dict[KeyHash, KeyGrant]
+    hashes: dict[str, tuple[KeyHash, ...]]
+    """Which entries of ``grants`` belong to a key, by its id."""
+
+
+class _Routing(NamedTuple):
+    """All rows but the keys; they are few and read whole."""
+
+    providers: tuple[ProviderRow, ...]
+    models: tuple[ModelRow, ...]
+
+
+class Configuration:
+    """Follows the database from :meth:`start` to :meth:`close`; reads of ``snapshot`` cost nothing."""
+
+    def __init__(self, url: str, on_problem: Callable[[Sequence[Problem]], None] | None = None) -> None:
+        self.snapshot: Snapshot = EMPTY
+        self.problems: tuple[Problem, ...] = ()
+        """Why the newest models and providers are not in force; empty when they are."""
+        self._url = url
+        self._on_problem = on_problem
+        self._seen = _NOTHING_SEEN
+        self._read_at: float | None = None
+        self._connected = False
+        self._keys = _Keys({}, {})
+        self._routing: _Routing | None = None
+        self._due = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._read = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to follow; returns with the first usable snapshot, however long the database is away."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="configuration")
+        while self._routing is None:
+            await self._read.wait()
+
+    async def close(self) -> None:
+        """Stop following; the last snapshot stays."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the database was last read; infinite before the first time."""
+        return float("inf") if self._read_at is None else time.monotonic() - self._read_at
+
+    @property
+    def fresh(self) -> bool:
+        """Whether what the database does not have, does not exist."""
+        return self._connected and self.age_s < FRESH_S
+
+    async def reached(self, revision: int, timeout_s: float) -> bool:
+        """Wait until the change that was made as ``revision`` is in force; whether it is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self._seen.shows(revision):
+                    self._due.set()
+                    self._wanted.set()
+                    await self._read.wait()
+        return self._seen.shows(revision)
+
+    async def _run(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            before = self._read_at
+            try:
+                await self._follow()
+            except _AWAY as error:
+                _log.warning("the configuration cannot be read, the last one stays in force: %s", _in_one_line(error))
+            except Exception:
+                _log.exception("the configuration cannot be read, the last one stays in force")
+            self._connected = False
+            pause_s = _FIRST_PAUSE_S if self._read_at != before else min(2 * pause_s, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  # not all processes at the same moment
+
+    async def _follow(self) -> None:
+        connection = await connect(self._url, "configuration")
+        try:
+            connection.add_termination_listener(self._lost)
+            await connection.add_listener(CHANNEL, lambda *_: self._due.set())
+            # The whole: it may be another database than before, or one that was set back.
+            await self._load(connection, _NOTHING_SEEN)
+            while True:
+                await _wait(self._due, POLL_S)
+                began = time.monotonic()
+                await self._load(connection, self._seen)
+                # Many small edits are read together; whoever waits for one of them is not kept waiting.
+                await _wait(self._wanted, min((time.monotonic() - began) / _SHARE, _LONGEST_REST_S))
+        finally:
+            connection.terminate()
+
+    def _lost(self, _: asyncpg.Connection) -> None:
+        self._connected = False
+        self._due.set()
+        self._wanted.set()
+
+    async def _load(self, connection: asyncpg.Connection, since: _Seen) -> None:
+        self._due.clear()
+        self._wanted.clear()
+        async with (
+            asyncio.timeout(_READ_TIMEOUT_S),
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            seen, revision = await connection.fetchrow(query("config_state"))
+            routing, newest = await _read_routing(connection)
+            keys = _Keys({}, {}) if since is _NOTHING_SEEN else self._keys
+            keys, newest_key = await _read_keys(connection, since, keys)
+            before = 0 if since is _NOTHING_SEEN else self.snapshot.revision
+        self._take(max(before, revision, newest, newest_key), keys, routing)
+        self._seen, self._read_at, self._connected = _Seen.parse(seen), time.monotonic(), True
+        self._read.set()
+        self._read = asyncio.Event()
+
+    def _take(self, revision: int, keys: _Keys, routing: _Routing) -> None:
+        before, self._keys = self.snapshot, keys
+        if routing != self._routing:
+            compiled = compile_snapshot(revision, keys.grants, routing.providers, routing.models)
+            if isinstance(compiled, Snapshot):
+                self.snapshot, self._routing, self.problems = compiled, routing, ()
+                return
+            self._report(tuple(compiled))
+        else:
+            self.problems = ()
+        if keys.grants is not before.keys or revision != before.revision:
+            self.snapshot = msgspec.structs.replace(before, revision=revision, keys=keys.grants)
+
+    def _report(self, problems: tuple[Problem, ...]) -> None:
+        if problems == self.problems:
+            return
+        self.problems = problems
+        for problem in problems:
+            _log.error("the last good models and providers stay in force: %s", problem)
+        if self._on_problem is not None:
+            self._on_problem(problems)
+
+
+async def _read_routing(connection: asyncpg.Connection) -> tuple[_Routing, int]:
+    providers = await connection.fetch(query("config_providers"))
+    models = await connection.fetch(query("config_models"))
+    newest = max((row[-1] for row in (*providers, *models)), default=0)
+    routing = _Routing(
+        tuple(ProviderRow._make(row[:-1]) for row in providers), tuple(ModelRow._make(row[:-1]) for row in models)
+    )
+    return routing, newest
+
+
+async def _read_keys(connection: asyncpg.Connection, since: _Seen, before: _Keys) -> tuple[_Keys, int]:
+    """All keys as they are now, and the newest transaction among the changes; the same object if there are none."""
+    keys, newest = before, 0
+    # A few rows at a time, so that other work of the event loop gets its turn in between.
+    cursor = await connection.cursor(query("config_keys"), since.text)
+    while rows := await cursor.fetch(_CHUNK):
+        if keys is before:
+            keys = _Keys(dict(before.grants), dict(before.hashes))
+        secrets = await _read_secrets(connection, [row[0] for row in rows])
+        for row in rows:
+            *values, deleted, changed_in = row
+            newest = max(newest, changed_in)
+            key = KeyRow._make(values)
+            for outdated in keys.hashes.pop(key.id, ()):
+                keys.grants.pop(outdated, None)
+            if not deleted:
+                entries = grants(key, secrets.get(key.id, NOTHING))
+                keys.grants.update(entries)
+                keys.hashes[key.id] = tuple(entry[0] for entry in entries)
+    return keys, newest
+
+
+async def _read_secrets(connection: asyncpg.Connection, ids: list[str]) -> dict[str, dict[str, str]]:
+    secrets: dict[str, dict[str, str]] = {}
+    for key_id, provider, secret in await connection.fetch(query("config_provider_keys"), ids):
+        secrets.setdefault(key_id, {})[sys.intern(provider)] = secret
+    return secrets
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

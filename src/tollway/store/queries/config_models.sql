@@ -1,0 +1,16 @@
+-- The columns are those of routing/snapshot.py's ModelRow, then the transaction of the last change.
+SELECT
+    m.name,
+    m.provider,
+    m.upstream_name,
+    ARRAY(SELECT jsonb_array_elements_text(m.fallback::jsonb)),
+    m.input_cost_per_1k,
+    m.output_cost_per_1k,
+    m.cached_input_cost_per_1k,
+    b.input_cost_per_1k,
+    b.output_cost_per_1k,
+    b.cached_input_cost_per_1k,
+    GREATEST(m.changed_in::text::bigint, b.changed_in::text::bigint)
+FROM tollway.models m
+LEFT JOIN tollway.builtin_prices b ON b.provider = m.provider AND b.model = COALESCE(m.upstream_name, m.name)
+ORDER BY m.name

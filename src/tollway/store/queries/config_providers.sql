@@ -1,0 +1,1 @@
+SELECT name, dialect, api_base, api_version, changed_in::text::bigint FROM tollway.providers ORDER BY name
