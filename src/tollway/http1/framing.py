@@ -18,7 +18,7 @@ from tollway.http1.head import CHUNKED, UNTIL_CLOSE
 MAX_SIZE_LINE: Final = 1024
 """Bytes of a chunk's first line, extensions included; nobody is known to use them."""
 MAX_TRAILERS: Final = 8192
-"""Bytes of all trailers together; they are dropped."""
+"""Bytes of all trailers together, with the empty line that ends them; they are dropped."""
 MAX_TRAILER_LINES: Final = 64
 NO_LIMIT: Final = 2**63
 
@@ -158,7 +158,7 @@ class ChunkedBody:
             self._trailer_size += end + 2 - at
             if not _is_trailer(data, at, end):
                 raise BadFraming("a trailer is not valid")
-            if self._trailer_lines > MAX_TRAILER_LINES or self._trailer_size > MAX_TRAILERS:
+            if self._trailer_lines > MAX_TRAILER_LINES or self._trailer_size + 2 > MAX_TRAILERS:
                 raise BadFraming("the trailers are too long")
             at = end + 2
         if end == at:

@@ -1,7 +1,8 @@
 """Heads of requests and responses: bytes in, values out. Pure.
 
 1. httptools (llhttp, strict) reads the lines: it refuses bare CR and LF, control characters, folded lines, bad names
-   and a space before the colon. A fresh parser per head, because it is never shown a body.
+   and a space before the colon. A fresh parser per head, because it is never shown a body. That it has seen as many
+   headers as there are line feeds is checked, so that no leniency of its can make two heads of one.
 2. Everything that decides where the message ends is decided here, once, and not taken from the parser.
 3. A header whose repetition could be read in two ways is refused; others become one list (RFC 9110, section 5.3).
 """
@@ -32,7 +33,7 @@ MAX_HEADERS: Final = 128
 MAX_TARGET: Final = 8192
 """Bytes of a request target (RFC 9112, section 3, asks for at least 8000)."""
 
-_COUNT_ABOVE: Final = 4096  # bytes of a head above which its lines are counted before any is parsed
+_OTHER_LINES: Final = 2  # of a head: its first and the blank one
 _LENGTH_DIGITS: Final = 18  # a Content-Length that any 64-bit program reads alike
 _TARGET_CHARACTERS: Final = (  # RFC 3986 without "#"
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:@/?[]"
@@ -97,7 +98,8 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
     """Read a head, from its first byte to the blank line inclusive. Raises :class:`MessageError`."""
     if head[:2] == b"\r\n":
         head = head[2:]  # RFC 9112, section 2.2: one empty line before a request is forgiven
-    if len(head) > _COUNT_ABOVE and head.count(b"\n") > max_headers + 2:
+    lines = head.count(b"\n") - _OTHER_LINES
+    if lines > max_headers:
         raise HeadTooLarge("the request has too many headers")
     parsed = RequestHead()
     try:
@@ -106,8 +108,8 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
         pass  # an offer that we do not take up (RFC 9110, section 7.8); CONNECT fails below by its target
     except HttpParserError:
         raise BadHead("the request head is not valid HTTP/1.1") from None
-    if len(parsed.headers) + parsed.repeated > max_headers:
-        raise HeadTooLarge("the request has too many headers")
+    if len(parsed.headers) + parsed.repeated != lines:
+        raise BadHead("the request head is not valid HTTP/1.1")
     if parsed.ambiguous:
         raise BadHead("a header that must be single is repeated")
 
@@ -131,7 +133,8 @@ def parse_response_head(head: bytes, request_method: bytes = b"POST") -> Respons
 
     Interim answers (1xx) are returned like others, with no body; 101 is refused because nobody asked for it.
     """
-    if len(head) > _COUNT_ABOVE and head.count(b"\n") > MAX_HEADERS + 2:
+    lines = head.count(b"\n") - _OTHER_LINES
+    if lines > MAX_HEADERS:
         raise _bad_response("the answer has too many headers")
     if not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
         raise _bad_response("the answer is not HTTP/1.0 or HTTP/1.1")
@@ -141,6 +144,8 @@ def parse_response_head(head: bytes, request_method: bytes = b"POST") -> Respons
         parser.feed_data(head)
     except (HttpParserError, HttpParserUpgrade):
         raise _bad_response("the head of the answer is not valid HTTP/1.1") from None
+    if len(parsed.headers) + parsed.repeated != lines:
+        raise _bad_response("the head of the answer is not valid HTTP/1.1")
     status = parsed.status = parser.get_status_code()
     headers = parsed.headers
     minor = head[7] - 0x30
