@@ -61,11 +61,11 @@ class NewSecret(NamedTuple):
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """What to change of a key; None is a value, for limits it means none."""
 
-    name: str | None | UnsetType = UNSET
-    requests_per_minute: int | None | UnsetType = UNSET
-    tokens_per_minute: int | None | UnsetType = UNSET
-    allowed_models: Sequence[str] | None | UnsetType = UNSET
-    expires_at: datetime | None | UnsetType = UNSET
+    name: str | UnsetType | None = UNSET
+    requests_per_minute: int | UnsetType | None = UNSET
+    tokens_per_minute: int | UnsetType | None = UNSET
+    allowed_models: Sequence[str] | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
 
 
 async def create(
