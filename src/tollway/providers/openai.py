@@ -162,8 +162,10 @@ class OpenAIStream(ChatStream):
         if usage is not UNSET and len(usage) > len("null"):
             self.usage = read_usage(usage) or self.usage
         if not choices or chunk.error is not UNSET or name:
-            if problem := _problem(data, name, chunk):
-                self.failure = classify.failure(200, problem)
+            alone = not choices and usage is UNSET
+            if self._fails(
+                data, alone, name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
+            ):
                 return b""
             if not choices and (usage is UNSET or not self._call.include_usage):
                 return b""  # usage that nobody asked for, or a remark without an answer in it
@@ -188,14 +190,6 @@ class OpenAIStream(ChatStream):
         if _LF in data:
             data = data.replace(b"\n", b" ")  # between members, as JSON has none inside its texts
         return b"data: %b\n\n" % data
-
-
-def _problem(data: bytes, name: bytes, chunk: _Chunk) -> classify.Problem | None:
-    """The error that an event is about, if it is: an ``error`` member, an event of that name, or an error alone."""
-    problem = classify.read_problem(data)
-    if name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error):
-        return problem
-    return problem if problem.message and not chunk.choices and chunk.usage is UNSET else None
 
 
 def _other_bytes(delta: _Delta) -> int:

@@ -103,10 +103,10 @@ class ChatStream:
         """What the dialect still owes the client before ``[DONE]``."""
         return b""
 
-    def _fails(self, data: bytes, alone: bool, surely: bool) -> bool:
+    def _fails(self, data: bytes, marked: bool, alone: bool) -> bool:
         """Note the failure that an event is about: one marked so, or one with a message and nothing of an answer."""
         problem = classify.read_problem(data)
-        if surely or (alone and problem.message):
+        if marked or (alone and problem.message):
             self.failure = classify.failure(200, problem)
         return self.failure is not None
 

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.chat_messages import Message, Messages, Part
+from tollway.wire.chat_messages import Assistant, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import UNREADABLE, Object, Raw, decoder, is_utf8, members
 
@@ -33,6 +33,8 @@ class ChatCall(msgspec.Struct, frozen=True, gc=False):
     """How many choices were asked for."""
     prompt_bytes: int
     """Size of everything that becomes input tokens; pictures and the like count flat (``wire/estimate.py``)."""
+    prefill: str
+    """The text of a trailing assistant message, which the model is to continue; usually empty."""
     created: int
     """When the request came, Unix seconds: for answers that do not say when they were made."""
     top: dict[str, Raw]
@@ -141,9 +143,19 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
         max_output_tokens=known.max_tokens if cap is None else cap,
         n=known.n or 1,
         prompt_bytes=prompt_bytes,
+        prefill=_prefill(known.messages[-1]),
         created=now_unix,
         top=top,
     )
+
+
+def _prefill(last: Message) -> str:
+    if type(last) is not Assistant or last.tool_calls:
+        return ""
+    content = last.content
+    if isinstance(content, list):
+        return "".join(part.text for part in content if isinstance(part.text, str))
+    return content or ""
 
 
 def _media_discount(messages: list[Message]) -> int:

@@ -21,6 +21,8 @@ UNSET = msgspec.UNSET
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises for text that is no JSON, or not of its type. RecursionError: nested too deeply."""
 
+_QUOTE = 0x22
+
 T = TypeVar("T")
 
 
@@ -38,6 +40,16 @@ encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 members: Callable[[bytes | Raw], dict[str, Raw]] = decoder(dict[str, Raw])
 """The members of an object, each as it stood in the text."""
+
+
+def is_null(raw: Raw) -> bool:
+    """Whether a member is ``null``, without a copy of what is not."""
+    return len(raw) == len(b"null") and bytes(raw) == b"null"
+
+
+def is_text(raw: Raw) -> bool:
+    """Whether a member is a string, without a copy of it."""
+    return memoryview(raw)[0] == _QUOTE
 
 
 def is_utf8(text: bytes) -> bool:

@@ -39,7 +39,7 @@ _CHALLENGE = b"www-authenticate: Bearer\r\n"
 
 _MAX_NAME = 128  # of a model's name in a message
 _OUTAGE_RETRY_S = 5.0  # a full disk or a lost database is not repaired faster
-_AWAY_RETRY_S = 1.0  # what died is restarted within a second; a full disk takes longer, and then this is asked again
+_AWAY_RETRY_S = 1.0  # what died is restarted within a second
 _DRAIN_RETRY_S = 1.0  # by then a load balancer has taken this process out, or its successor has started
 
 
@@ -120,9 +120,6 @@ def to_http(refusal: Refusal) -> HttpError:
             return _error(
                 503, "accounting_unavailable", text, type=_SERVER_ERROR, headers=_retry_after(_OUTAGE_RETRY_S)
             )
-        case CannotAccount():
-            text = "The gateway cannot account for calls at the moment."
-            return _error(503, "cannot_account", text, type=_SERVER_ERROR, headers=_retry_after(_AWAY_RETRY_S))
         case ControlPlaneAway():
             text = "The control plane does not answer at the moment."
             return _error(503, "control_plane_away", text, type=_SERVER_ERROR, headers=_retry_after(_AWAY_RETRY_S))

@@ -1,0 +1,42 @@
+"""Mistral as a provider of chat completions."""
+
+from collections.abc import Mapping
+
+from tollway.domain.failures import UpstreamFailure
+from tollway.domain.refusals import BadRequest
+from tollway.providers import classify
+from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.mistral.draft import Draft
+from tollway.providers.mistral.history import put_messages
+from tollway.providers.mistral.parameters import put_parameters
+from tollway.providers.mistral.reply import whole
+from tollway.providers.mistral.stream import MistralStream
+from tollway.providers.mistral.tools import put_tools
+from tollway.wire.chat_request import ChatCall
+from tollway.wire.json import encode
+
+_PATH = b"/chat/completions"
+
+
+class MistralChat:
+    """A :class:`~tollway.providers.base.ChatAdapter` for Mistral."""
+
+    def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
+        """The request made anew from what Mistral knows; what it cannot carry is warned of or refused."""
+        draft = Draft(call, model)
+        refusal = put_messages(draft) or put_parameters(draft) or put_tools(draft)
+        return refusal or UpstreamRequest(_PATH, encode(draft.body), tuple(draft.warnings))
+
+    def decode(
+        self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: ChatCall
+    ) -> ChatResult | UpstreamFailure:
+        """The answer in OpenAI's format."""
+        return whole(body, call) if status == 200 else classify.classify(status, headers, body)
+
+    def classify(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
+        """Why an answer with another status than 200 failed."""
+        return classify.classify(status, headers, body)
+
+    def decoder(self, call: ChatCall) -> MistralStream:
+        """A decoder for one stream."""
+        return MistralStream(call)

@@ -1,0 +1,250 @@
+"""The messages of a conversation on the way to Mistral: its roles, its content parts, its ideas of order.
+
+1. Only what is named here goes out: Mistral refuses a message with a member that it does not know.
+2. A system message may stand only at the start or after a user's; elsewhere it becomes a user message, with a warning.
+3. A user may not follow a tool: a short assistant message goes between them.
+4. A trailing assistant message is one to be continued (``prefix``). Mistral repeats it; the answer comes without it.
+"""
+
+import re
+from typing import TypeAlias
+
+import msgspec
+
+from tollway.domain.refusals import BadRequest
+from tollway.providers.mistral.draft import Draft, unsupported, unsupported_value
+from tollway.providers.mistral.tools import CallIds
+from tollway.wire.chat_messages import (
+    Assistant,
+    CalledFunction,
+    Content,
+    Developer,
+    Function,
+    Message,
+    Part,
+    System,
+    Tool,
+    User,
+)
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_text
+
+BRIDGE = "Understood."
+"""What the assistant says between a tool and a user. Mistral refuses an empty text."""
+
+IMAGE_DETAILS = {"low": "low", "auto": "auto", "high": "high", "original": "high"}
+"""OpenAI's words for the detail of a picture in Mistral's."""
+
+_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class _TextPart(msgspec.Struct, gc=False, tag_field="type", tag="text"):
+    text: str
+
+
+class _ImageUrl(msgspec.Struct, gc=False, omit_defaults=True):
+    url: str
+    detail: str | None = None
+
+
+class _ImagePart(msgspec.Struct, gc=False, tag_field="type", tag="image_url"):
+    image_url: _ImageUrl
+
+
+class _AudioPart(msgspec.Struct, gc=False, tag_field="type", tag="input_audio"):
+    input_audio: str
+
+
+class _DocumentPart(msgspec.Struct, gc=False, tag_field="type", tag="document_url", omit_defaults=True):
+    document_url: str
+    document_name: str | None = None
+
+
+_Part: TypeAlias = _TextPart | _ImagePart | _AudioPart | _DocumentPart
+_Content: TypeAlias = str | list[_Part]
+
+
+class _OutCall(msgspec.Struct, gc=False):
+    id: str
+    function: CalledFunction
+    type: str = "function"
+
+
+class _Out(msgspec.Struct, gc=False, omit_defaults=True):
+    """Any message as Mistral takes it."""
+
+    role: str
+    content: _Content
+    tool_calls: list[_OutCall] | Unset = UNSET
+    tool_call_id: str | Unset = UNSET
+    name: str | Unset = UNSET
+    prefix: bool = False
+
+
+class _Audio(msgspec.Struct, gc=False):
+    data: str
+
+
+class _File(msgspec.Struct, gc=False):
+    file_data: str | None = None
+    filename: str | None = None
+
+
+_as_messages = decoder(list[Message])
+_as_text = decoder(str)
+_as_image = decoder(_ImageUrl)
+_as_audio = decoder(_Audio)
+_as_file = decoder(_File)
+
+
+def put_messages(draft: Draft) -> BadRequest | None:
+    """Put the conversation into the draft."""
+    history = _History(draft)
+    for index, message in enumerate(_as_messages(draft.call.top["messages"])):
+        if refusal := history.add(message, f"messages[{index}]"):
+            return refusal
+    messages = history.messages
+    if not messages:
+        return BadRequest("Invalid 'messages': every message is empty.", "messages", "invalid_value")
+    last = messages[-1]
+    last.prefix = last.role == "assistant" and last.tool_calls is UNSET
+    draft.body["messages"] = messages
+    return None
+
+
+class _History:
+    """The conversation so far, in Mistral's order."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._ids = CallIds()
+        self.messages: list[_Out] = []
+
+    def add(self, message: Message, path: str) -> BadRequest | None:
+        if not isinstance(message, Tool | Function) and message.name is not None:
+            self._draft.warn("dropped", "messages.name")
+        match message:
+            case System() | Developer():
+                return self._add_system(message.content, path)
+            case User(content):
+                return self._add_user(content, path)
+            case Assistant():
+                return self._add_assistant(message, path)
+            case Tool(content, tool_call_id, name):
+                text = _text(content, path)
+                if isinstance(text, BadRequest):
+                    return text
+                kept = name if name is not None and _FUNCTION_NAME.fullmatch(name) else UNSET
+                self.messages.append(_Out("tool", text, tool_call_id=self._ids[tool_call_id], name=kept))
+            case Function():
+                return unsupported(f"{path}.role", "'function' (deprecated, see 'tool') is not supported")
+        return None
+
+    def _add_system(self, content: Content, path: str) -> BadRequest | None:
+        text = _texts(content, path)
+        if isinstance(text, BadRequest):
+            return text
+        if self.messages and self.messages[-1].role in ("assistant", "tool"):
+            self._draft.warn("moved", path)
+            self._say_as_user(text)
+        else:
+            self.messages.append(_Out("system", text))
+        return None
+
+    def _add_user(self, content: Content, path: str) -> BadRequest | None:
+        parts = _parts(content, path)
+        if isinstance(parts, BadRequest):
+            return parts
+        self._say_as_user(parts)
+        return None
+
+    def _say_as_user(self, content: _Content) -> None:
+        if self.messages and self.messages[-1].role == "tool":
+            self.messages.append(_Out("assistant", BRIDGE))
+        self.messages.append(_Out("user", content))
+
+    def _add_assistant(self, message: Assistant, path: str) -> BadRequest | None:
+        if message.audio is not None:
+            return unsupported(f"{path}.audio")
+        said = message.content if message.content is not None else message.refusal or ""
+        text = _texts(said, path)
+        if isinstance(text, BadRequest):
+            return text
+        calls = message.tool_calls or []
+        if message.function_call is not None:
+            return unsupported(f"{path}.function_call", "(deprecated, see 'tool_calls') is not supported")
+        out = _Out("assistant", text)
+        if calls:
+            out.tool_calls = []
+            for index, call in enumerate(calls):
+                if call.function is UNSET:
+                    return unsupported_value(f"{path}.tool_calls[{index}].type", call.type)
+                arguments = call.function.arguments or "{}"
+                out.tool_calls.append(_OutCall(self._ids[call.id], CalledFunction(call.function.name, arguments)))
+        if text or calls:
+            self.messages.append(out)
+        return None
+
+
+def _text(content: Content, path: str) -> str | BadRequest:
+    """The content as one text."""
+    texts = _texts(content, path)
+    return "".join(part.text for part in texts if isinstance(part, _TextPart)) if isinstance(texts, list) else texts
+
+
+def _texts(content: Content, path: str) -> _Content | BadRequest:
+    """The content as a text or a list of texts: what everybody but a user may say."""
+    parts = _parts(content, path)
+    if isinstance(parts, list):
+        for index, part in enumerate(parts):
+            if not isinstance(part, _TextPart):
+                kind = content[index].type if isinstance(content, list) else ""
+                return unsupported_value(f"{path}.content[{index}].type", kind)
+    return parts
+
+
+def _parts(content: Content, path: str) -> _Content | BadRequest:
+    if isinstance(content, str):
+        return content
+    parts: list[_Part] = []
+    for index, part in enumerate(content):
+        where = f"{path}.content[{index}]"
+        try:
+            mapped = _part(part, where)
+        except UNREADABLE:
+            return BadRequest(f"Invalid '{where}'.", where, "invalid_value")
+        if isinstance(mapped, BadRequest):
+            return mapped
+        parts.append(mapped)
+    return parts
+
+
+def _part(part: Part, where: str) -> _Part | BadRequest:
+    match part.type:
+        case "text" if part.text is not UNSET:
+            return _TextPart(part.text)
+        case "refusal" if part.refusal is not UNSET:
+            return _TextPart(part.refusal)
+        case "image_url" if part.image_url is not UNSET:
+            return _ImagePart(_image(part.image_url))
+        case "input_audio" if part.input_audio is not UNSET:
+            return _AudioPart(_as_audio(part.input_audio).data)
+        case "file" if part.file is not UNSET:
+            file = _as_file(part.file)
+            if file.file_data is None:
+                return unsupported(f"{where}.file.file_id")
+            return _DocumentPart(file.file_data, file.filename)
+        case "text" | "refusal" | "image_url" | "input_audio" | "file":
+            missing = f"{where}.{part.type}"
+            return BadRequest(f"Missing required parameter: '{missing}'.", missing, "missing_required_parameter")
+        case _:
+            return unsupported_value(f"{where}.type", part.type)
+
+
+def _image(raw: Raw) -> _ImageUrl:
+    """A picture's address; a bare text in place of the object is a client's habit that Mistral shares."""
+    if is_text(raw):
+        return _ImageUrl(_as_text(raw))
+    image = _as_image(raw)
+    if image.detail is not None:
+        image.detail = IMAGE_DETAILS.get(image.detail)
+    return image
