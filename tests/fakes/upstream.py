@@ -115,7 +115,14 @@ class Flood:
     times: int
 
 
-Part = bytes | Gate | Act | Flood
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Real time passes. Only for faults that are about time; everything else waits at a :class:`Gate`."""
+
+    seconds: float
+
+
+Part = bytes | Gate | Act | Flood | Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +372,8 @@ class _Connection(asyncio.Protocol):
                         await self._send(part)
                     case Gate():
                         await part.pass_through()
+                    case Pause(seconds):
+                        await asyncio.sleep(seconds)
                     case Flood(piece, times):
                         for _ in range(times):
                             await self._send(piece)
