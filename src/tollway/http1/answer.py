@@ -199,7 +199,8 @@ class StreamedResponse(Answer):
         self._wake()
 
     def ended(self, error: Exception | None) -> None:
-        self.piece = _ignore
+        if self.status:  # else there may be a repeat
+            self.piece = _ignore
         super().ended(error)
 
     def _keep(self, data: bytes) -> None:
