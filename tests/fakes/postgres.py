@@ -1,14 +1,17 @@
 """A real PostgreSQL for tests: one cluster for the whole run, a database of its own for every test that asks.
 
-``tests/conftest.py`` loads this as a plugin. ``postgres_url`` is migrated and seeded; ``empty_postgres_url`` is bare.
+A test module asks for it by ``pytest_plugins = ["fakes.postgres"]``. ``postgres_url`` is migrated and seeded,
+``empty_postgres_url`` is bare.
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -62,18 +65,22 @@ def _database(cluster: str, template: str) -> Iterator[str]:
     asyncio.run(_execute(cluster, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
+@contextlib.asynccontextmanager
+async def connected(url: str, **arguments: Any) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection with the default search_path, as psql has it."""
+    connection = await asyncpg.connect(url, **arguments)
     try:
-        await connection.execute(statement)
+        yield connection
     finally:
         await connection.close()
+
+
+async def _execute(url: str, statement: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(statement)
 
 
 async def _prepare(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
+    async with connected(url) as connection:
         await migrate(connection)
         await seed(connection)
-    finally:
-        await connection.close()
