@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tollway.http1.answer import Answer, StreamedResponse, WholeAnswer
 from tollway.http1.connection import Connection
-from tollway.http1.dial import AddressPolicy, Dialer, any_address
+from tollway.http1.dial import AddressPolicy, Dialer, Resolver, any_address, system_resolver
 from tollway.http1.errors import Disconnected
 from tollway.http1.limits import ClientLimits
 from tollway.http1.origin import Origin
@@ -55,10 +55,11 @@ class Client:
         ssl_context: Callable[[], ssl.SSLContext] = client_context,
         proxies: Proxies | None = None,
         address_policy: AddressPolicy = any_address,
+        resolver: Resolver = system_resolver,
         sweep_s: float = SWEEP_S,
     ) -> None:
         self._limits = limits = limits or ClientLimits()
-        self._dialer = Dialer(limits.connect_s, ssl_context, proxies or Proxies(), address_policy)
+        self._dialer = Dialer(limits.connect_s, ssl_context, proxies or Proxies(), address_policy, resolver)
         self._pool = Pool(limits, sweep_s)
         self._closed = False
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -18,6 +18,9 @@ Address = IPv4Address | IPv6Address
 AddressPolicy = Callable[[Address], bool]
 """May we connect there? An IPv6 address that only wraps an IPv4 one is asked about as the latter."""
 
+Resolver = Callable[[str, int], Awaitable[list[Address]]]
+"""Host and port to addresses, the best first; raises OSError or UnicodeError."""
+
 _MAX_SESSIONS: Final = 256
 """Origins whose TLS session is kept, a few KiB each: resuming halves the CPU of a handshake."""
 
@@ -25,6 +28,12 @@ _MAX_SESSIONS: Final = 256
 def any_address(address: Address) -> bool:
     """Allow every address."""
     return True
+
+
+async def system_resolver(host: str, port: int) -> list[Address]:
+    """Ask the operating system."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ip_address(sockaddr[0]) for *_, sockaddr in found]
 
 
 class Dialer:
@@ -36,12 +45,14 @@ class Dialer:
         ssl_context: Callable[[], ssl.SSLContext],
         proxies: Proxies,
         address_policy: AddressPolicy,
+        resolver: Resolver,
     ) -> None:
         self._connect_s = connect_s
         self._make_context = ssl_context
         self._context: ssl.SSLContext | None = None  # made when first needed: it costs time and memory
         self._proxies = proxies
         self._policy = address_policy
+        self._resolver = resolver
         self._sessions: dict[Origin, ssl.SSLSession] = {}
 
     async def dial(self, origin: Origin, deadline: float) -> tuple[Channel, Proxy | None]:
@@ -89,7 +100,7 @@ class Dialer:
     async def _connect(self, place: Origin, policy: AddressPolicy, until: float) -> asyncio.Transport:
         """Try the addresses in turn; each gets an equal share of the time that is left."""
         loop = asyncio.get_running_loop()
-        addresses = _permitted(await _resolve(place), policy)
+        addresses = _permitted(await self._resolve(place), policy)
         failure: Exception = ConnectFailed("no address")
         for tried, address in enumerate(addresses):
             share = (until - loop.time()) / (len(addresses) - tried)
@@ -102,6 +113,14 @@ class Dialer:
             except OSError as error:
                 failure = ConnectFailed(_reason(error))
         raise failure
+
+    async def _resolve(self, place: Origin) -> list[Address]:
+        if (address := _literal(place.host)) is not None:
+            return [address]
+        try:
+            return await self._resolver(place.host, place.port)
+        except (OSError, UnicodeError):
+            raise ConnectFailed("the name does not resolve") from None
 
     async def _encrypt(self, channel: Channel, place: Origin) -> TlsChannel:
         if self._context is None:
@@ -121,16 +140,6 @@ async def _connect_unix(path: str) -> asyncio.Transport:
     except OSError as error:
         raise ConnectFailed(_reason(error)) from None
     return transport
-
-
-async def _resolve(place: Origin) -> list[Address]:
-    if (address := _literal(place.host)) is not None:
-        return [address]
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise ConnectFailed("the name does not resolve") from None
-    return [ip_address(sockaddr[0]) for *_, sockaddr in found]
 
 
 def _literal(host: str) -> Address | None:

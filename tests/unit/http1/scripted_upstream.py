@@ -93,7 +93,10 @@ class Upstream:
 
 @asynccontextmanager
 async def scripted(
-    *scripts: list[Step], tls: ssl.SSLContext | None = None, unix: str | None = None
+    *scripts: list[Step],
+    tls: ssl.SSLContext | None = None,
+    unix: str | None = None,
+    at: tuple[str, int] = ("127.0.0.1", 0),
 ) -> AsyncIterator[Upstream]:
     """Serve one script per connection, in the order of arrival; connections beyond them are reset.
 
@@ -123,9 +126,9 @@ async def scripted(
     if unix is not None:
         server = await asyncio.start_unix_server(serve, unix)
     else:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(serve, *at, ssl=tls)
         port = server.sockets[0].getsockname()[1]
-        upstream.origin = Origin("https" if tls else "http", "localhost" if tls else "127.0.0.1", port)
+        upstream.origin = Origin("https" if tls else "http", "localhost" if tls else at[0], port)
     try:
         yield upstream
     finally:
