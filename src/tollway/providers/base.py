@@ -29,6 +29,8 @@ class ChatResult(NamedTuple):
     body: bytes
     usage: Usage | None
     """None where the provider said nothing that can be believed; then the call is billed by estimate."""
+    content_bytes: int = 0
+    """Bytes of generated text and tool arguments, as JSON writes them. Counted only where ``usage`` is None."""
 
 
 class StreamDecoder(Protocol):

@@ -13,8 +13,8 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.stream import UNREADABLE_EVENT, ChatStream
-from tollway.providers.usage import read_usage
+from tollway.providers.stream import ChatStream
+from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, members
 
@@ -84,7 +84,8 @@ def _whole(body: bytes, _: ChatCall) -> ChatResult | UpstreamFailure:
         reply = _decode_reply(body)
     except UNREADABLE:
         return _failed(body)
-    return ChatResult(body, None if reply.usage is UNSET else read_usage(reply.usage))
+    usage = None if reply.usage is UNSET else read_usage(reply.usage)
+    return ChatResult(body, usage, 0 if usage else said_bytes(body))
 
 
 def _failed(body: bytes) -> UpstreamFailure:
@@ -133,7 +134,7 @@ class _AnyChoice(msgspec.Struct, gc=False):
 
 
 class _AnyChunk(msgspec.Struct, gc=False):
-    choices: list[_AnyChoice]
+    choices: list[_AnyChoice] = []
 
 
 _decode_chunk = decoder(_Chunk)
@@ -153,19 +154,13 @@ class OpenAIStream(ChatStream):
         super().__init__(call, _whole)
 
     def _frame(self, data: bytes, name: bytes) -> bytes:
-        try:
-            chunk = _decode_chunk(data)
-        except UNREADABLE:
-            self.failure = UNREADABLE_EVENT
-            return b""
+        chunk = _decode_chunk(data)
         choices, usage = chunk.choices, chunk.usage
         if usage is not UNSET and len(usage) > len("null"):
             self.usage = read_usage(usage) or self.usage
         if not choices or chunk.error is not UNSET or name:
-            alone = not choices and usage is UNSET
-            if self._fails(
-                data, alone, name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
-            ):
+            marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
+            if self._fails(data, marked=marked, alone=not choices and usage is UNSET):
                 return b""
             if not choices and (usage is UNSET or not self._call.include_usage):
                 return b""  # usage that nobody asked for, or a remark without an answer in it

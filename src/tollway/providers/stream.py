@@ -8,6 +8,7 @@ from tollway.providers import classify
 from tollway.providers.base import ChatResult
 from tollway.wire.chat_chunks import chunks_of_reply
 from tollway.wire.chat_request import ChatCall
+from tollway.wire.json import UNREADABLE
 from tollway.wire.openai_errors import DONE
 from tollway.wire.sse import Event, SseDecoder
 
@@ -32,6 +33,7 @@ class ChatStream:
         "_events",
         "_held",
         "_reply",
+        "_undecided",
         "_whole",
         "content_bytes",
         "done",
@@ -45,6 +47,7 @@ class ChatStream:
         self._call = call
         self._whole = whole  # the dialect's decoder for a complete answer
         self._events = SseDecoder()
+        self._undecided = True  # nothing but blanks has come
         self._reply: bytearray | None = None  # collects an answer that is no stream
         self._held: list[bytes] = []  # frames before the first one that says something
         self._ended: set[int] = set()  # choices that gave their reason to end
@@ -60,17 +63,19 @@ class ChatStream:
             if self._is_reply(chunk):
                 return b""
         elif self.failure is None and not self.done and (data := self._events.single(chunk)) is not None:
-            return self._frame(data, b"")  # nearly every piece of nearly every stream
+            return self._translate(data, b"")  # nearly every piece of nearly every stream
         out = b"".join([self._take(event) for event in self._events.feed(chunk)])
         if self._events.too_long and not self._over:
             self.failure = _TOO_LONG
         return out
 
     def close(self) -> bytes:
+        if self._over:
+            return b""
         if self._reply is not None:
             return self._take_reply(bytes(self._reply))
         out = b"".join([self._take(event) for event in self._events.close()])
-        if self.failure is UNREADABLE_EVENT and not out:
+        if self.failure is UNREADABLE_EVENT:
             self.failure = _CUT  # half an event is no wrong event
         if not self._over:
             if self.finished:
@@ -89,21 +94,30 @@ class ChatStream:
         if event.data.startswith(b"[") and event.data.strip() == b"[DONE]":
             return self._finish()
         was_started = self.started
-        out = self._frame(event.data, event.name)
+        out = self._translate(event.data, event.name)
         if was_started or self.failure is not None:
             return out
         self._held.append(out)
         return self._release() if self.started or sum(map(len, self._held)) > MAX_HELD_BYTES else b""
 
+    def _translate(self, data: bytes, name: bytes) -> bytes:
+        try:
+            return self._frame(data, name)
+        except UNREADABLE:
+            self.failure = UNREADABLE_EVENT
+            return b""
+
     def _frame(self, data: bytes, name: bytes) -> bytes:
-        """The client's frames for the data of one event. Notes ``failure``, ``usage``, ``started``, ``finished``."""
+        """The client's frames for the data of one event. Notes ``failure``, ``usage``, ``started``, ``finished``.
+
+        May raise UNREADABLE."""
         raise NotImplementedError
 
     def _last_frames(self) -> bytes:
         """What the dialect still owes the client before ``[DONE]``."""
         return b""
 
-    def _fails(self, data: bytes, marked: bool, alone: bool) -> bool:
+    def _fails(self, data: bytes, *, marked: bool, alone: bool) -> bool:
         """Note the failure that an event is about: one marked so, or one with a message and nothing of an answer."""
         problem = classify.read_problem(data)
         if marked or (alone and problem.message):
@@ -129,10 +143,12 @@ class ChatStream:
 
     def _is_reply(self, chunk: bytes) -> bool:
         """Whether the answer is one JSON object instead of a stream, which can never begin with a brace."""
+        if self._undecided and (text := chunk.lstrip()):
+            self._undecided = False
+            if text.startswith((b"{", b"[", b"<")):
+                self._reply = bytearray()
         if self._reply is None:
-            if self._held or not chunk.lstrip().startswith((b"{", b"[", b"<")):
-                return False
-            self._reply = bytearray()
+            return False
         if self.failure is None:
             self._reply += chunk
             if len(self._reply) > MAX_REPLY_BYTES:
@@ -140,8 +156,6 @@ class ChatStream:
         return True
 
     def _take_reply(self, body: bytes) -> bytes:
-        if self.failure is not None:
-            return b""
         result = self._whole(body, self._call)
         if isinstance(result, UpstreamFailure):
             self.failure = result
@@ -151,6 +165,6 @@ class ChatStream:
             self.failure = UNREADABLE_EVENT
             return b""
         self.usage = result.usage
-        self.content_bytes = len(frames)
+        self.content_bytes = result.content_bytes
         self.started = self.finished = self.done = True
         return frames + DONE

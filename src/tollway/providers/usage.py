@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from tollway.domain.usage import Usage
-from tollway.wire.json import UNREADABLE, Raw, decoder
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
 
 MAX_TOKENS = 1_000_000_000
 """No call uses more: a hundred times the longest context. A larger count is an error, not a bill."""
@@ -51,6 +51,39 @@ def read_usage(raw: Raw) -> Usage | None:
     details = full.completion_tokens_details
     reasoning = (details.reasoning_tokens or 0) if details is not None else 0
     return Usage(fresh, output, cached if cached < fresh else fresh, reasoning if reasoning < output else output)
+
+
+class _Said(msgspec.Struct, gc=False):
+    content: Raw | Unset = UNSET
+    reasoning_content: Raw | Unset = UNSET
+    refusal: Raw | Unset = UNSET
+    tool_calls: Raw | Unset = UNSET
+
+
+class _SayingChoice(msgspec.Struct, gc=False):
+    message: _Said | None = None
+
+
+class _SayingReply(msgspec.Struct, gc=False):
+    choices: list[_SayingChoice]
+
+
+_decode_said = decoder(_SayingReply)
+
+
+def said_bytes(body: bytes) -> int:
+    """How many bytes of a whole answer in OpenAI's format are what the model said: to bill it without its usage."""
+    try:
+        choices = _decode_said(body).choices
+    except UNREADABLE:
+        return 0
+    size = 0
+    for choice in choices:
+        if said := choice.message:
+            for raw in (said.content, said.reasoning_content, said.refusal, said.tool_calls):
+                if not isinstance(raw, Unset) and not is_null(raw):
+                    size += len(raw) - 2  # without the quotes or brackets
+    return size
 
 
 def _cached(full: _Full) -> int:

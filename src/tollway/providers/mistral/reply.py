@@ -8,7 +8,7 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.providers import classify
 from tollway.providers.base import ChatResult
 from tollway.providers.mistral.tools import short_id
-from tollway.providers.usage import read_usage
+from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_answer import (
     FINISH_REASONS,
     ID_PREFIX,
@@ -98,8 +98,8 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
         message = _last_said(received)
         if message is None:
             return NO_ANSWER
-        out = _message(message, call, f"{reply.id}:{received.index}")
-        choices.append(Choice(received.index, out, finish_reason(received.finish_reason or "stop")))
+        said = _message(message, call, f"{reply.id}:{received.index}")
+        choices.append(Choice(received.index, said, finish_reason(received.finish_reason or "stop")))
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     completion = Completion(
         id=ID_PREFIX + reply.id,
@@ -109,7 +109,8 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
         usage=UNSET if usage is None else token_counts(usage),
         service_tier=_service_tier(reply.usage, call),
     )
-    return ChatResult(encode(completion), usage)
+    out = encode(completion)
+    return ChatResult(out, usage, 0 if usage else said_bytes(out))
 
 
 def text_of(content: Content) -> str:

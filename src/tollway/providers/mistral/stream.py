@@ -14,7 +14,7 @@ from tollway.providers.mistral.reply import (
     whole,
 )
 from tollway.providers.mistral.tools import short_id
-from tollway.providers.stream import UNREADABLE_EVENT, ChatStream
+from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage
 from tollway.wire.chat_answer import (
     ID_PREFIX,
@@ -28,7 +28,7 @@ from tollway.wire.chat_answer import (
 )
 from tollway.wire.chat_chunks import frame
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder
+from tollway.wire.json import UNSET, Raw, Unset, decoder
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -68,13 +68,9 @@ class MistralStream(ChatStream):
         self._model = call.model
 
     def _frame(self, data: bytes, name: bytes) -> bytes:
-        try:
-            chunk = _decode(data)
-        except UNREADABLE:
-            self.failure = UNREADABLE_EVENT
-            return b""
+        chunk = _decode(data)
         marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
-        if (marked or not chunk.choices) and self._fails(data, marked, alone=chunk.usage is UNSET):
+        if (marked or not chunk.choices) and self._fails(data, marked=marked, alone=chunk.usage is UNSET):
             return b""
         if not self._id and chunk.choices:
             self._id = ID_PREFIX + chunk.id
