@@ -114,7 +114,13 @@ class Variable(NamedTuple):
 
 
 def read(environ: Mapping[str, str]) -> Settings | list[str]:
-    """The settings, or every reason why they cannot be used, one line each.
+    """The settings of a gateway, or every reason why they cannot be used, one line each."""
+    settings = parse(environ)
+    return settings if isinstance(settings, list) else _contradictions(settings) or settings
+
+
+def parse(environ: Mapping[str, str]) -> Settings | list[str]:
+    """As :func:`read`, but each variable by itself: for commands that do not serve.
 
     An empty variable counts as unset, but for ``ADMIN_KEY`` and ``ENCRYPTION_KEY``: there it is more likely a mistake
     that would open a door.
@@ -129,10 +135,7 @@ def read(environ: Mapping[str, str]) -> Settings | list[str]:
             values[variable.field] = None if text is None else variable.parse(text)
         except ValueError as error:
             problems.append(f"{variable.name}: {error}")
-    if problems:
-        return problems
-    settings = msgspec.convert(values, Settings)
-    return _contradictions(settings) or settings
+    return problems or msgspec.convert(values, Settings)
 
 
 def encryption_key(text: str) -> Secret:

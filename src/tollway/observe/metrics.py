@@ -5,6 +5,7 @@ Labels are bounded: models and providers are those of the configuration, and pas
 is new counts as ``other``.
 """
 
+import math
 import os
 import time
 from bisect import bisect_left
@@ -164,7 +165,7 @@ class Metrics:
         for name, value in msgspec.structs.asdict(gauges).items():
             if isinstance(value, Mapping):
                 samples["tollway_" + name] = _counted({(label,): number for label, number in value.items()})
-            else:
+            elif math.isfinite(value):  # JSON has no infinity
                 samples["tollway_" + name] = _counted({(): value})
         return WorkerReport(os.getpid(), self._started, samples)
 

@@ -1,0 +1,5 @@
+"""``python -m tollway`` is the command ``tollway``."""
+
+from tollway.cli.main import run
+
+run()

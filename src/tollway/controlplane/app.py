@@ -1,0 +1,87 @@
+"""The control plane's routes. Every one says who may use it; whatever is not here is 404.
+
+Only workers reach its socket. They pass on exact paths from outside (``/api/…``, ``/metrics``), never ``/internal`` and
+``/demo``, which are theirs alone.
+"""
+
+import logging
+import time
+
+import asyncpg
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tollway.accounting.posting import PostingFigures
+from tollway.controlplane.access import Access
+from tollway.controlplane.errors import ApiError, apologise, refuse, refuse_unrouted
+from tollway.controlplane.metrics import Exposition, Reports
+from tollway.controlplane.setup import Setup
+from tollway.demo.provider import DemoProvider
+from tollway.observe.metrics import WorkerReport
+from tollway.settings import Settings
+from tollway.store.vault import Vault
+
+_AWAY = (
+    OSError,  # TimeoutError is one
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # it is stopping, starting, or was stopped
+    asyncpg.InsufficientResourcesError,
+)
+
+_log = logging.getLogger("tollway.control")
+
+
+def control_plane(settings: Settings, pool: asyncpg.Pool, vault: Vault, figures: PostingFigures) -> Starlette:
+    """The application."""
+    access = Access(settings)
+    setup = Setup(pool, access, vault)
+    numbers = Numbers(access, figures)
+    routes = [
+        Route("/api/generate-virtual-key", setup.generate_virtual_key, methods=["POST"]),
+        Route("/api/save-keys", setup.save_keys, methods=["POST"]),
+        Route("/metrics", numbers.show, methods=["GET"]),
+        Route("/internal/metrics/{worker:int}", numbers.take, methods=["POST"]),
+        Route("/demo/v1/chat/completions", DemoProvider(), methods=["POST"]),
+    ]
+    handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}
+    handlers |= dict.fromkeys(_AWAY, _database_away)
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+class Numbers:
+    """Takes what workers report, shows it to Prometheus."""
+
+    def __init__(self, access: Access, figures: PostingFigures) -> None:
+        self._access = access
+        self._reports = Reports()
+        self._exposition = Exposition(self._reports, figures)
+
+    async def show(self, request: Request) -> Response:
+        """``GET /metrics``."""
+        self._access.require_admin(request)
+        body, media_type = self._exposition.render()
+        return Response(body, headers={"cache-control": "no-store", "content-type": media_type})
+
+    async def take(self, request: Request) -> Response:
+        """``POST /internal/metrics/{worker}``."""
+        try:
+            report = WorkerReport.decode(await request.body())
+            self._reports.put(request.path_params["worker"], report, time.monotonic())
+        except (msgspec.DecodeError, ValueError) as error:
+            raise ApiError(400, f"Not a report: {error}.") from None
+        return Response(status_code=204)
+
+
+async def _crashed(request: Request, error: Exception) -> Response:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return await apologise(request, error)
+
+
+async def _database_away(request: Request, error: Exception) -> Response:
+    _log.warning("%s %s failed: PostgreSQL does not answer (%s)", request.method, request.url.path, error)
+    return await refuse(request, ApiError(503, "The database does not answer at the moment.", "database_unavailable"))

@@ -1,0 +1,45 @@
+"""Answers that say no, as OpenAI's error objects."""
+
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tollway.wire.openai_errors import error_body
+
+
+class ApiError(Exception):
+    """A request that is refused; its text is for whoever asked."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """The answer to an :class:`ApiError`."""
+    assert isinstance(error, ApiError)
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    headers = {"cache-control": "no-store"}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if error.status == 503:
+        headers["retry-after"] = "1"
+    body = error_body(str(error), kind, error.code, error.param)
+    return Response(body, error.status, headers, media_type="application/json")
+
+
+async def refuse_unrouted(request: Request, error: Exception) -> Response:
+    """The answer where Starlette itself says no: path or method unknown."""
+    assert isinstance(error, HTTPException)
+    answer = await refuse(request, ApiError(error.status_code, f"{HTTPStatus(error.status_code).phrase}."))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def apologise(request: Request, error: Exception) -> Response:
+    """The answer to an exception of ours; Starlette raises it again afterwards, and the server logs it."""
+    return await refuse(request, ApiError(500, "The gateway made a mistake.", "internal_error"))

@@ -1,0 +1,46 @@
+"""Keeps the built-in prices of the configured models at hand in the database, where workers find them."""
+
+import asyncio
+import contextlib
+import logging
+
+import asyncpg
+
+from tollway.accounting.builtin_prices import resolve_missing
+from tollway.domain.keys import Secret
+from tollway.store.configuration import CHANNEL
+from tollway.store.postgres import connect
+
+_COALESCE_S = 0.1  # edits often come in bursts
+_EVERY_S = 60.0  # without any edit: a listed price can have a first day
+_PAUSE_S = 2.0
+
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+_log = logging.getLogger("tollway.pricing")
+
+
+async def follow_prices(url: Secret) -> None:
+    """Look up what has no price: at once, after every change of the configuration, once a minute. Runs for ever."""
+    while True:
+        try:
+            await _follow(url)
+        except _AWAY as error:
+            _log.info("built-in prices are looked up later, PostgreSQL does not answer: %s", error)
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _follow(url: Secret) -> None:
+    changed = asyncio.Event()
+    connection = await connect(url.reveal(), "prices")
+    try:
+        await connection.add_listener(CHANNEL, lambda *_: changed.set())
+        connection.add_termination_listener(lambda _: changed.set())  # or its end would go unnoticed for a minute
+        while True:
+            changed.clear()
+            await resolve_missing(connection)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), _EVERY_S)
+            await asyncio.sleep(_COALESCE_S)
+    finally:
+        connection.terminate()

@@ -1,0 +1,125 @@
+"""The control plane as a process: set-up, metrics, the demo provider, and posting the journals to the ledger.
+
+Never on the way of a request: what it does may take milliseconds, and while it is away calls go on.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import asyncpg
+import uvicorn
+from starlette.applications import Starlette
+
+from tollway.accounting.posting import Poster
+from tollway.child import SupervisorLine, read_config
+from tollway.controlplane.app import control_plane
+from tollway.controlplane.pricing import follow_prices
+from tollway.database import vault_of
+from tollway.observe import log
+from tollway.settings import ChildConfig
+from tollway.store.postgres import create_pool
+
+_PAUSE_S = 1.0
+_LAST_POSTING_S = 20.0
+_CLOSE_S = 2
+
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+_log = logging.getLogger("tollway.control")
+
+
+def main() -> int:
+    """Work as the first line of standard input says until told to stop; 0 after a clean end."""
+    config = read_config()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends after the workers, when the supervisor says so
+    known = (*config.settings.secrets, config.database_url, config.encryption_key)
+    writer = log.start("control-plane", config.settings.log_level, known)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what matters of it app.py says in its own words
+    try:
+        asyncio.run(serve(config))
+    except Exception:
+        _log.exception("the control plane failed")
+        return 1
+    finally:
+        writer.stop()
+    return 0
+
+
+async def serve(config: ChildConfig) -> None:
+    """Serve and post until told to stop, then post what the workers left."""
+    line = SupervisorLine()
+    await line.open()
+    pool = await _pool(config, line.stop)
+    if pool is None:
+        return
+    poster = Poster(pool, config.journals)
+    vault = vault_of(config.settings, config.encryption_key)
+    server = Server(control_plane(config.settings, pool, vault, poster.figures))
+    serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=config.listen_fd)]))
+    background = [asyncio.create_task(poster.run()), asyncio.create_task(follow_prices(config.database_url))]
+    stopping = asyncio.create_task(line.stop.wait())
+    await server.listening.wait()
+    line.announce_ready()
+    await asyncio.wait({stopping, serving, *background}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, *background):
+        task.cancel()
+    ends = await asyncio.gather(*background, return_exceptions=True)
+    await _post_the_rest(poster)
+    server.should_exit = True
+    await serving
+    pool.terminate()
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
+
+
+class Server(uvicorn.Server):
+    """uvicorn on a socket that the supervisor has bound; it obeys the supervisor and no signal."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=_CLOSE_S,
+            )
+        )
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and say when it is done."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave all signals as they are."""
+        yield
+
+
+async def _pool(config: ChildConfig, stop: asyncio.Event) -> asyncpg.Pool | None:
+    """Connections to the database, as soon as there is one; None when told to stop before that."""
+    while not stop.is_set():
+        try:
+            return await create_pool(config.database_url.reveal(), "control plane")
+        except _AWAY as error:
+            _log.warning("PostgreSQL does not answer, trying again: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _PAUSE_S)
+    return None
+
+
+async def _post_the_rest(poster: Poster) -> None:
+    try:
+        async with asyncio.timeout(_LAST_POSTING_S):
+            await poster.post()
+    except _AWAY as error:
+        _log.warning("what is not posted stays in the journals for the next start: %r", error)
