@@ -53,7 +53,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, for a first impression")
     parser.add_argument("--only", action="append", choices=_CHAPTERS, metavar="NAME", help=", ".join(_CHAPTERS))
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: bench/results/latest.md (profile.txt)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: bench/results/latest.md; nowhere with --only; for profile bench/results/profile.txt",
+    )
     return parser.parse_args()
 
 
@@ -73,12 +78,14 @@ def _measure(options: argparse.Namespace) -> int:
                 failed = True
                 run.say(f"  FAILED: {reason}")
                 run.notes.append(f"FAILED, {title}: {str(reason).splitlines()[0]}")
-    facts.append(("measured", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {time.monotonic() - begun:.0f} s"))
+    length = f"{'quick, ' if options.quick else ''}in {time.monotonic() - begun:.0f} s"
+    facts.append(("measured", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {length}"))
     text = report.markdown(facts, chapters, run.notes)
-    output = _written(options.output, "latest.md")
-    output.write_text(text)
     print(text)
-    run.say(f"written to {output}")
+    if options.output or not options.only:  # a part must not take the place of the whole
+        output = _written(options.output, "latest.md")
+        output.write_text(text)
+        run.say(f"written to {output}")
     return int(failed)
 
 

@@ -128,10 +128,7 @@ def _nginx(folder: Path, content: str, port: int, core: int) -> Iterator[int]:
     command = [machine.tool("nginx"), "-p", str(folder), "-c", str(configuration), "-e", str(folder / "error.log")]
     with processes.running("nginx", command, folder / "output.log", cores={core}) as child:
         processes.wait_for_port(child, port)
-        workers = processes.find(processes.descendants(child.pid), "nginx: worker")
-        if len(workers) != 1:
-            raise processes.BenchError(f"nginx has {len(workers)} workers, one was expected")
-        yield workers[0]
+        yield processes.only_below(child.pid, "nginx: worker")
 
 
 def _headers(headers: Mapping[str, str]) -> str:

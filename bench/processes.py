@@ -53,21 +53,17 @@ def running(
         said = tail(log)
         raise BenchError(f"{problem}\n--- end of the output of {name}:\n{said}" if said else str(problem)) from None
     finally:
-        family = descendants(child.pid)
+        family = {pid: _started(pid) for pid in descendants(child.pid)}
         child.terminate()
         try:
             child.wait(patience_s)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: no more patience
             child.kill()
             child.wait()
-        end(family)
-
-
-def end(pids: Collection[int]) -> None:
-    """Kill what is left of ``pids``. Call it at once after their parent has gone, before the numbers are reused."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        for pid, started in family.items():
+            if started and _started(pid) == started:  # else the number belongs to somebody else by now
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def tail(log: Path, lines: int = 15) -> str:
@@ -124,14 +120,16 @@ def parent(pid: int) -> int:
     return int(fields[1])
 
 
-def find(pids: Collection[int], word: str) -> list[int]:
-    """Those of ``pids`` whose command line contains ``word``."""
-    found = []
-    for pid in sorted(pids):
-        with suppress(OSError):
-            if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
+def only_below(pid: int, word: str, limit_s: float = 5) -> int:
+    """The one process below ``pid`` whose command line contains ``word``, as soon as there is one."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = [one for one in descendants(pid) if word in _command_line(one)]
+        if len(found) == 1:
+            return found[0]
+        if time.monotonic() > deadline:
+            raise BenchError(f"{len(found)} processes of `{word}`, one was expected")
+        time.sleep(0.02)
 
 
 def cpu_s(pid: int) -> float:
@@ -167,6 +165,17 @@ class Family:
     def memory_kib(self) -> int:
         """The sum of the proportional set sizes: what is shared among the members counts once."""
         return sum(memory_kib(pid)[1] for pid in self.members())
+
+
+def _started(pid: int) -> list[str]:
+    """When a process began, in ticks since the boot; nothing where it has gone."""
+    return _stat(pid)[19:20]
+
+
+def _command_line(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return ""
 
 
 def _stat(pid: int) -> list[str]:

@@ -72,12 +72,10 @@ def start(place: Place, home: Path, upstream: Upstream | None = None, *, pinned:
     ) as child:
         _wait_until_ready(child, log)
         ready_after_s = time.perf_counter() - begun
-        workers = processes.find(processes.descendants(child.pid), "tollway.dataplane")
-        if len(workers) != 1:
-            raise processes.BenchError(f"tollway has {len(workers)} processes of the data plane, one was expected")
+        worker = processes.only_below(child.pid, "tollway.dataplane")
         if pinned:
-            processes.pin(workers[0], place.program_core)
-        yield Started(port, child.pid, workers[0], ready_after_s, environment)
+            processes.pin(worker, place.program_core)
+        yield Started(port, child.pid, worker, ready_after_s, environment)
 
 
 @contextmanager
