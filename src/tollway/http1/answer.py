@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import Struct
+
 from tollway.http1.errors import Disconnected, ResponseTooLarge
 
 
@@ -22,134 +24,110 @@ class Line(Protocol):
     def cut(self) -> None: ...
 
 
-def _ignore(data: bytes) -> None:
-    """Take pieces after the end: there are none, but the slot must not keep the last taker alive."""
-
-
-class Answer:
+class Answer(Struct, eq=False):
     """What is known of an answer, and the times that the sweeper judges (seconds; loop time where it says ``at``)."""
 
-    __slots__ = (
-        "complete",
-        "connection",
-        "deadline",
-        "error",
-        "first_byte_at",
-        "first_byte_s",
-        "headers",
-        "idle_s",
-        "is_head",
-        "max_body",
-        "piece",
-        "received",
-        "status",
-        "waiter",
-    )
-
-    connection: Line
-    first_byte_at: float
-    headers: dict[bytes, bytes]
+    is_head: bool
+    first_byte_s: float
+    idle_s: float
+    deadline_at: float
+    max_body: int
+    status: int = 0
+    """0 until the head is there."""
+    headers: dict[bytes, bytes] = {}
     """Names in lower case, repeated ones joined; there is no ``set-cookie``."""
-    piece: Callable[[bytes], object]
-    """Takes each piece of the decoded body, straight from the socket's callback."""
+    received: int = 0
+    """Bytes of the decoded body so far."""
+    complete: bool = False
+    error: Exception | None = None
+    first_byte_at: float = 0.0
+    connection: Line | None = None
+    waiter: asyncio.Future[None] | None = None
 
-    def __init__(self, is_head: bool, first_byte_s: float, idle_s: float, deadline: float, max_body: int) -> None:
-        self.is_head = is_head
-        self.first_byte_s = first_byte_s
-        self.idle_s = idle_s
-        self.deadline = deadline
-        self.max_body = max_body
-        self.status = 0
-        self.received = 0
-        self.complete = False
-        self.error: Exception | None = None
-        self.waiter: asyncio.Future[None] | None = None
-
-    async def request(self, connection: Line, message: bytes) -> None:
-        """Send the message and wait until the caller can be answered: by ``status``, or by ``error``."""
+    def send(self, connection: Line, message: bytes) -> asyncio.Future[None]:
+        """Send the request; the future is done when the caller can be answered, by ``status`` or by ``error``."""
         loop = asyncio.get_running_loop()
         self.connection = connection
         self.error = None
         self.first_byte_at = loop.time() + self.first_byte_s
         self.waiter = waiter = loop.create_future()
         connection.begin(self, message)
-        try:
-            await waiter
-        except BaseException:
-            self.close()
-            raise
+        return waiter
+
+    def begun(self) -> None:
+        """Note that ``status`` and ``headers`` are there. For the connection."""
+
+    def take(self, piece: bytes) -> None:
+        """Take a piece of the decoded body, straight from the socket's callback. For the connection."""
+        raise NotImplementedError
+
+    def ended(self, error: Exception | None) -> None:
+        """Note that the answer is complete or never will be. For the connection, once."""
+        self.complete = error is None
+        self.error = error
+        self.wake()
+
+    @property
+    def running(self) -> bool:
+        """Whether the connection still works for this answer; it may long work for another."""
+        return self.connection is not None and self.connection.answer is self
 
     @property
     def stale(self) -> bool:
         """Whether the connection ended before one byte of the answer came."""
         return isinstance(self.error, Disconnected) and self.error.nothing_received
 
-    def begun(self) -> None:
-        """Note that ``status`` and ``headers`` are there. For the connection."""
-
-    def ended(self, error: Exception | None) -> None:
-        """Note that the answer is complete or never will be. For the connection, once."""
-        self.complete = error is None
-        self.error = error
-        self._wake()
-
     def close(self) -> None:
         """Give the answer up: unless it has ended, its connection is cut. At any time, any number of times."""
-        if self.connection.answer is self:
+        if self.connection is not None and self.connection.answer is self:
             self.connection.cut()
             self.ended(Disconnected("the answer was given up", nothing_received=self.status == 0))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the caller look again."""
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
 
-class WholeAnswer(Answer):
-    """Wakes its caller once, when everything is there."""
+class Response(Answer, eq=False):
+    """A whole answer: its caller is woken once, when everything is there."""
 
-    __slots__ = ("_pieces",)
+    pieces: list[bytes] = []
 
-    def __init__(self, is_head: bool, first_byte_s: float, idle_s: float, deadline: float, max_body: int) -> None:
-        super().__init__(is_head, first_byte_s, idle_s, deadline, max_body)
-        self._pieces: list[bytes] = []
-        self.piece = self._pieces.append
+    def take(self, piece: bytes) -> None:
+        self.pieces.append(piece)
 
     @property
     def body(self) -> bytes:
         """The decoded body."""
-        pieces = self._pieces
+        pieces = self.pieces
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-class StreamedResponse(Answer):
+class StreamedResponse(Answer, eq=False):
     """An answer whose head has arrived. Either pull it (``read``) or have it pushed (``attach``), not both.
 
     Call ``close`` in the end, in every outcome: a complete and clean answer has already given its connection back.
     """
 
-    __slots__ = ("_high_water", "_pieces", "_size")
-
-    def __init__(
-        self, is_head: bool, first_byte_s: float, idle_s: float, deadline: float, max_body: int, high_water: int
-    ) -> None:
-        super().__init__(is_head, first_byte_s, idle_s, deadline, max_body)
-        self._high_water = high_water
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.piece = self._keep
+    high_water: int = 256 * 1024
+    sink: Callable[[bytes], object] | None = None
+    pieces: list[bytes] = []
+    held: int = 0
 
     async def read(self) -> bytes:
         """Return what has arrived, as soon as there is something; ``b""`` at the end. Raises UpstreamError."""
-        while not self._pieces:
+        pieces = self.pieces
+        while not pieces:
             if self.error is not None:
                 raise self.error
             if self.complete:
                 return b""
             await self._wait()
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.held = 0
         self.resume()
         return data
 
@@ -171,10 +149,10 @@ class StreamedResponse(Answer):
         ``sink`` runs in the socket's callback: it must be quick. What it raises there ends the answer and comes out
         of ``finished``.
         """
-        pieces, self._pieces = self._pieces, []
-        if self.connection.answer is self:
-            self.piece = sink
+        if self.running:
+            self.sink = sink
             self.resume()
+        pieces, self.pieces = self.pieces, []
         for piece in pieces:
             sink(piece)
 
@@ -187,28 +165,30 @@ class StreamedResponse(Answer):
 
     def pause(self) -> None:
         """Let the upstream wait, by not reading. Silence does not count while paused; the deadline does."""
-        if self.connection.answer is self:
+        if self.connection is not None and self.connection.answer is self:
             self.connection.pause()
 
     def resume(self) -> None:
         """Read on after ``pause``."""
-        if self.connection.answer is self:
+        if self.connection is not None and self.connection.answer is self:
             self.connection.resume()
 
     def begun(self) -> None:
-        self._wake()
+        self.wake()
+
+    def take(self, piece: bytes) -> None:
+        if self.sink is not None:
+            self.sink(piece)
+            return
+        self.pieces.append(piece)
+        self.held += len(piece)
+        self.wake()
+        if self.held > self.high_water:
+            self.pause()
 
     def ended(self, error: Exception | None) -> None:
-        if self.status:  # else there may be a repeat
-            self.piece = _ignore
+        self.sink = None  # which may know the caller, who knows us
         super().ended(error)
-
-    def _keep(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._size += len(data)
-        self._wake()
-        if self._size > self._high_water:
-            self.connection.pause()
 
     async def _wait(self) -> None:
         self.waiter = waiter = asyncio.get_running_loop().create_future()

@@ -3,9 +3,8 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple
 
-from tollway.http1.answer import Answer, StreamedResponse, WholeAnswer
+from tollway.http1.answer import Answer, Response, StreamedResponse
 from tollway.http1.connection import Connection
 from tollway.http1.dial import AddressPolicy, Dialer, Resolver, any_address, system_resolver
 from tollway.http1.errors import Disconnected
@@ -14,14 +13,6 @@ from tollway.http1.origin import Origin
 from tollway.http1.pool import SWEEP_S, Pool
 from tollway.http1.proxy import Proxies
 from tollway.http1.tls import client_context
-
-
-class Response(NamedTuple):
-    """A whole answer. Header names are in lower case, repeated ones joined; there is no ``set-cookie``."""
-
-    status: int
-    headers: dict[bytes, bytes]
-    body: bytes
 
 
 def request_head(method: bytes, path: bytes, host: bytes, headers: bytes, length: int) -> bytes:
@@ -75,7 +66,7 @@ class Client:
     ) -> Response:
         """Send ``message``, a whole request, and return the whole answer."""
         limits = self._limits
-        answer = WholeAnswer(
+        answer = Response(
             message.startswith(b"HEAD "),
             limits.first_byte_s if first_byte_s is None else first_byte_s,
             limits.idle_read_s if idle_s is None else idle_s,
@@ -85,7 +76,7 @@ class Client:
         await self._run(origin, message, answer)
         if answer.error is not None:
             raise answer.error
-        return Response(answer.status, answer.headers, answer.body)
+        return answer
 
     async def open(
         self,
@@ -105,7 +96,7 @@ class Client:
             limits.idle_read_s if idle_s is None else idle_s,
             deadline,
             limits.max_body if max_body is None else max_body,
-            limits.high_water,
+            high_water=limits.high_water,
         )
         await self._run(origin, message, answer)
         if answer.status == 0 and answer.error is not None:
@@ -128,12 +119,17 @@ class Client:
         self._pool.close()
 
     async def _run(self, origin: Origin, message: bytes, answer: Answer) -> None:
-        connection = self._pool.take(origin)
-        if connection is not None:
-            await answer.request(connection, message)
-            if not answer.stale:
-                return
-        await answer.request(await self._connect(origin, answer.deadline), message)
+        try:
+            connection = self._pool.take(origin)
+            if connection is not None:
+                await answer.send(connection, message)
+                if not answer.stale:
+                    return
+            connection = await self._connect(origin, answer.deadline_at)
+            await answer.send(connection, message)
+        except BaseException:
+            answer.close()
+            raise
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         channel, proxy = await self._dialer.dial(origin, deadline)

@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
                     self._channel.close()
                 else:  # a polite end that is stuck in a full socket
                     self._channel.abort()
-        elif now >= answer.deadline:
+        elif now >= answer.deadline_at:
             self.fail(TotalTimeout("the deadline of the request passed", nothing_received=not self._answered))
         elif self._paused:
             pass
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
                 answer.received += len(piece)
                 if answer.received > answer.max_body:
                     raise BodyTooLarge("the answer is too large")
-                answer.piece(piece)
+                answer.take(piece)
         except BodyTooLarge:
             self.fail(ResponseTooLarge("the answer is too large", nothing_received=False))
         except MessageError as error:
@@ -236,6 +236,12 @@ class Connection(asyncio.Protocol):
         answer.status = status
         answer.headers = headers
         answer.begun()
+        if framing == len(data):  # the usual small answer: all of it in one segment
+            if data:
+                answer.received = framing
+                answer.take(data)
+            self._finish(answer, clean=True)
+            return
         self._body = body_decoder(framing, answer.max_body)
         self.data_received(data)
 

@@ -56,7 +56,9 @@ class Pool:
         return None
 
     def release(self, connection: Connection) -> None:
-        idle = self._idle.setdefault(connection.origin, [])
+        idle = self._idle.get(connection.origin)
+        if idle is None:
+            idle = self._idle[connection.origin] = []
         if len(idle) < self.limits.max_idle_per_origin:
             idle.append(connection)
         else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.http1.answer import Answer, StreamedResponse, WholeAnswer
+from tollway.http1.answer import Answer, Response, StreamedResponse
 from tollway.http1.connection import Connection
 from tollway.http1.errors import UpstreamError
 from tollway.http1.limits import ClientLimits
@@ -77,15 +77,15 @@ def outcome(answer: Answer, pieces: list[bytes], eof: bool, is_head: bool = Fals
 
 
 def whole(pieces: list[bytes], eof: bool, is_head: bool) -> tuple[object, ...]:
-    answer = WholeAnswer(is_head, 1, 1, 1, MAX_BODY)
+    answer = Response(is_head, 1, 1, 1, MAX_BODY)
     seen = outcome(answer, pieces, eof)
     return (*seen, answer.headers, answer.body) if answer.complete else seen
 
 
 def streamed(pieces: list[bytes], eof: bool, is_head: bool) -> tuple[object, ...]:
-    answer = StreamedResponse(is_head, 1, 1, 1, MAX_BODY, 1000)
+    answer = StreamedResponse(is_head, 1, 1, 1, MAX_BODY, high_water=1000)
     seen = outcome(answer, pieces, eof)
-    return (*seen, answer.headers, b"".join(answer._pieces)) if answer.complete else seen
+    return (*seen, answer.headers, b"".join(answer.pieces)) if answer.complete else seen
 
 
 lines = st.sampled_from(
@@ -146,7 +146,7 @@ def test_any_bytes_cut_anywhere_come_to_the_same_end(data: bytes, places: list[i
 def test_what_follows_a_complete_answer_is_never_part_of_it_and_ends_the_connection(data: bytes, more: bytes) -> None:
     keeper, wire = Keeper(), Wire()
     connection = Connection(keeper, ORIGIN, wire, None, 0.0)
-    first = WholeAnswer(False, 1, 1, 1, MAX_BODY)
+    first = Response(False, 1, 1, 1, MAX_BODY)
     first.connection = connection
     connection.begin(first, b"")
     connection.data_received(data)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from test_fuzz_client import ORIGIN, Wire
 
-from tollway.http1.answer import WholeAnswer
+from tollway.http1.answer import Response
 from tollway.http1.connection import Connection
 from tollway.http1.errors import FirstByteTimeout, IdleTimeout, TotalTimeout
 from tollway.http1.limits import ClientLimits
@@ -23,8 +23,8 @@ def connected(pool: Pool | None = None) -> tuple[Pool, Wire, Connection]:
     return pool, wire, connection
 
 
-def asked(connection: Connection, first_byte_s: float = 10, idle_s: float = 5, deadline: float = 60) -> WholeAnswer:
-    answer = WholeAnswer(False, first_byte_s, idle_s, deadline, 100)
+def asked(connection: Connection, first_byte_s: float = 10, idle_s: float = 5, deadline: float = 60) -> Response:
+    answer = Response(False, first_byte_s, idle_s, deadline, 100)
     answer.first_byte_at = first_byte_s
     answer.connection = connection
     connection.begin(answer, b"GET")
