@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import asyncpg
 
 from bench import machine, processes, profile, report
 from bench.measurements import idle, requests, start, streams
@@ -28,6 +31,9 @@ _CHAPTERS: dict[str, tuple[str, Callable[[Run], list[report.Measure]]]] = {
     "idle": ("Idle connections", idle.connections),
 }
 
+_TROUBLE = (processes.BenchError, OSError, subprocess.SubprocessError, asyncpg.PostgresError)
+"""What ends a chapter, but not the run."""
+
 
 def main() -> int:
     """Do what the command line asks for; the value is the exit code."""
@@ -39,7 +45,7 @@ def main() -> int:
     except machine.UnfitError as reason:
         print(f"bench: {reason}", file=sys.stderr)
         return 2
-    except processes.BenchError as reason:
+    except _TROUBLE as reason:
         print(f"bench: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -74,10 +80,11 @@ def _measure(options: argparse.Namespace) -> int:
             run.say(f"{title} …")
             try:
                 chapters[title] = measure(run)
-            except processes.BenchError as reason:
+            except _TROUBLE as reason:
                 failed = True
-                run.say(f"  FAILED: {reason}")
-                run.notes.append(f"FAILED, {title}: {str(reason).splitlines()[0]}")
+                said = str(reason) or type(reason).__name__
+                run.say(f"  FAILED: {said}")
+                run.notes.append(f"FAILED, {title}: {said.splitlines()[0]}")
     length = f"{'quick, ' if options.quick else ''}in {time.monotonic() - begun:.0f} s"
     facts.append(("measured", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {length}"))
     text = report.markdown(facts, chapters, run.notes)

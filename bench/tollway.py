@@ -118,13 +118,16 @@ class Database:
         """Set limits that are counted but never reached, and add a model whose price no seed and no list decides."""
         self._runner.run(
             self._connection.execute(
-                'UPDATE "Users" SET "requestsPerMinute" = $2, "tokensPerMinute" = $2 WHERE id = $1', key_id, _NO_LIMIT
+                'UPDATE "Users" SET "requestsPerMinute" = $2::int, "tokensPerMinute" = $2::int WHERE id = $1',
+                key_id,
+                _NO_LIMIT,
             )
         )
         self._runner.run(
             self._connection.execute(
                 """INSERT INTO "LLMModels" (name, provider, "inputCostPer1k", "outputCostPer1k")
-                   SELECT $1, 'openai', 0.002, 0.008 WHERE NOT EXISTS (SELECT FROM "LLMModels" WHERE name = $1)""",
+                   SELECT $1::text, 'openai', 0.002, 0.008
+                   WHERE NOT EXISTS (SELECT FROM "LLMModels" WHERE name = $1)""",
                 exchange.MODEL,
             )
         )
