@@ -45,7 +45,7 @@ class GivenDatabase:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                await _prepare(self._url, self._settings, self._key)
+                await prepare(self._url, self._settings, self._key)
                 return self._url
             except MISCONFIGURED as error:
                 raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
@@ -76,7 +76,7 @@ class EmbeddedDatabase:
             url = Secret(await self._server.start())
         except EmbeddedError as error:
             raise StartError("TOLLWAY_HOME", in_one_line(error)) from None
-        await _prepare(url, self._settings, self._key)
+        await prepare(url, self._settings, self._key)
         return url
 
     async def keep(self) -> None:
@@ -113,7 +113,8 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-async def _prepare(url: Secret, settings: Settings, key: Secret) -> None:
+async def prepare(url: Secret, settings: Settings, key: Secret) -> None:
+    """Migrate, check the encryption key, seed. Raises StartError, and what asyncpg raises."""
     connection = await connect(url.reveal(), "start")
     try:
         await migrate(connection)

@@ -1,0 +1,119 @@
+"""What the commands have in common: how they run, how they fail, how they show what they found."""
+
+import asyncio
+import functools
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, ParamSpec
+
+import msgspec
+import typer
+
+from tollway.database import AWAY, in_one_line
+from tollway.home import StartError
+from tollway.wire.json import encode
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+P = ParamSpec("P")
+
+
+class CommandError(Exception):
+    """A command that cannot do what it was asked to; its text is for the person who asked. Exit code 1."""
+
+
+def group(help_text: str) -> typer.Typer:
+    """A group of commands, all with the same manners."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+
+
+def command(work: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A coroutine as a command: what goes wrong is one line and exit code 1, or 2 where a setting is at fault."""
+
+    @functools.wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            asyncio.run(work(*args, **kwargs))
+        except StartError as error:
+            _fail(str(error), 2)
+        except CommandError as error:
+            _fail(str(error), 1)
+        except AWAY as error:
+            _fail(f"PostgreSQL: {in_one_line(error)}", 1)
+
+    return run
+
+
+def show_json(value: object) -> None:
+    """Print a value as indented JSON; amounts of money are strings, so that no reader rounds them."""
+    sys.stdout.buffer.write(msgspec.json.format(encode(value), indent=2) + b"\n")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:
+    """Print a table; a column whose name begins with ``>`` is set to the right. ``nothing`` is said without rows."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        typer.echo(nothing, err=True)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        justify: Literal["right", "left"] = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    # A pipe has no width: lines are as long as they need to be, so that other programs find whole words.
+    Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False, emoji=False).print(table)
+
+
+def show_fields(fields: Sequence[tuple[str, object]]) -> None:
+    """Print one thing, a line for each of its properties."""
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        typer.echo(f"{name:<{width}}  {_cell(value)}")
+
+
+def moment(text: str) -> datetime:
+    """A point in time written as ``2027-01-31``, ``2027-01-31T12:00:00+01:00``; without an offset UTC.
+
+    Raises typer.BadParameter.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no date; write 2027-01-31 or 2027-01-31T12:00:00+01:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        case Decimal():
+            return f"{value:f}"
+        case str():
+            return "".join(letter if letter.isprintable() else "�" for letter in value)
+        case list() | tuple():
+            return ", ".join(map(_cell, value)) or "-"
+        case _:
+            return str(value)
+
+
+def _fail(text: str, code: int) -> None:
+    typer.echo(f"tollway: {text}", err=True)
+    raise typer.Exit(code)
