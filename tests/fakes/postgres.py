@@ -1,21 +1,19 @@
 """A real PostgreSQL for tests: one cluster for the whole run, a database of its own for every test that asks.
 
-A test module asks for it by ``pytest_plugins = ["fakes.postgres"]``. ``postgres_url`` is migrated and seeded,
+A test module loads it by ``pytest_plugins = ["fakes.postgres"]``. ``postgres_url`` is migrated and seeded,
 ``empty_postgres_url`` is bare.
 """
 
 import asyncio
-import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 
+from fakes.connections import connected, database_url
 from tollway.store.embedded import EmbeddedPostgres
 from tollway.store.migrate import migrate
 from tollway.store.seed import seed
@@ -53,26 +51,11 @@ def empty_postgres_url(postgres_cluster: str) -> Iterator[str]:
     yield from _database(postgres_cluster, "template0")
 
 
-def database_url(url: str, name: str) -> str:
-    """The same server, another database."""
-    return f"{url.rpartition('/')[0]}/{name}"
-
-
 def _database(cluster: str, template: str) -> Iterator[str]:
     name = f"test_{os.getpid()}_{next(_numbers)}"
     asyncio.run(_execute(cluster, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
     yield database_url(cluster, name)
     asyncio.run(_execute(cluster, f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-@contextlib.asynccontextmanager
-async def connected(url: str, **arguments: Any) -> AsyncIterator[asyncpg.Connection]:
-    """A plain connection with the default search_path, as psql has it."""
-    connection = await asyncpg.connect(url, **arguments)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def _execute(url: str, statement: str) -> None:

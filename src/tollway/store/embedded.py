@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 VERSION = 18
-"""PostgreSQL's major version, part of the path of the data: another one could not read it."""
+"""PostgreSQL's major version."""
 
 USER = DATABASE = "tollway"
 
@@ -78,8 +78,8 @@ class EmbeddedPostgres:
 
     def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
         self._home = home
-        self._root = home / "postgres"
-        self._data = self._root / str(VERSION)
+        self._data = _data(home)
+        self._log = home / "postgres.log"
         self._settings = {**_SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
@@ -95,7 +95,7 @@ class EmbeddedPostgres:
             await asyncio.to_thread(self._prepare, identity)
             if not await self._adopt():
                 await self._launch(identity)
-            return _url(self._root, self._port)
+            return _url(self._home, self._port)
         except OSError as error:
             raise EmbeddedError(f"the embedded PostgreSQL cannot be set up: {error}") from error
 
@@ -115,38 +115,33 @@ class EmbeddedPostgres:
         self._pid = self._process = None
 
     def _prepare(self, identity: _Identity | None) -> None:
-        for directory in (self._home, self._root):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._root.chmod(0o700)
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._data.exists():
             self._make_cluster(identity)
 
     def _make_cluster(self, identity: _Identity | None) -> None:
-        """Into a directory of another name: the final name exists only when the cluster is whole."""
-        unfinished, password = self._root / "unfinished", self._root / "password"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        password.unlink(missing_ok=True)
+        """In a directory of its own: the final name exists only when the cluster is whole."""
+        work = self._home / "postgres-unfinished"
+        data, password = work / "data", work / "password"
+        shutil.rmtree(work, ignore_errors=True)
+        for directory in (work, data):
+            directory.mkdir(mode=0o700)
         with open(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
         if identity is not None:
-            for path in (self._root, unfinished, password):
+            for path in (work, data, password):
                 os.chown(path, *identity)
-        binaries, data = _binaries(identity), _data_argument(unfinished)
-        initdb: list[Path | str] = [
-            binaries / "initdb",
-            "-D",
-            data,
-            "-U",
-            USER,
-            "--pwfile=../password",
-            "--auth=scram-sha-256",
-        ]
-        initdb += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        _run(initdb, unfinished, identity)
-        single: list[Path | str] = [binaries / "postgres", "--single", "-D", data, "postgres"]
-        _run(single, unfinished, identity, f"CREATE DATABASE {DATABASE}\n")
-        unfinished.rename(self._data)
+        binaries, argument = _binaries(identity), _data_argument(data)
+        initdb: list[Path | str] = [binaries / "initdb", "-D", argument, "-U", USER, "--pwfile=../password"]
+        initdb += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
+        initdb += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        _run(initdb, data, identity)
+        create: list[Path | str] = [binaries / "postgres", "--single", "-D", argument, "postgres"]
+        _run(create, data, identity, f"CREATE DATABASE {DATABASE}\n")
+        os.chown(password, os.geteuid(), os.getegid())
+        password.replace(_password(self._home))
+        data.rename(self._data)
+        work.rmdir()
 
     async def _adopt(self) -> bool:
         """Take over a server that outlived the gateway that started it."""
@@ -160,21 +155,21 @@ class EmbeddedPostgres:
         return False
 
     async def _launch(self, identity: _Identity | None) -> None:
-        log = self._root / "log"
+        log = self._log
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".old"))
         known = self._port or _last_port(self._data)
         for attempt in range(_ATTEMPTS):
             # A URI that people keep should stay true, but not at the price of not starting.
             port = known if known and attempt < _ATTEMPTS // 2 else _free_port()
-            self._start_server(identity, port, log)
+            self._start_server(identity, port)
             if await self._wait_until_ready():
                 return
             await self.stop()
             await asyncio.sleep(_PAUSE_S)
         raise EmbeddedError(f"the embedded PostgreSQL does not start: {_reason(log.read_bytes()[-4096:])} (see {log})")
 
-    def _start_server(self, identity: _Identity | None, port: int, log: Path) -> None:
+    def _start_server(self, identity: _Identity | None, port: int) -> None:
         command: list[Path | str] = [_binaries(identity) / "postgres", "-D", _data_argument(self._data)]
         command += ["-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         for name, value in self._settings.items():
@@ -184,7 +179,7 @@ class EmbeddedPostgres:
         # processes of the old server are still at work it sees by their shared memory.
         stale = _read_lock(self._data)
         environment = {"LC_ALL": "C"} | ({"PG_GRANDPARENT_PID": str(stale.pid)} if stale else {})
-        with log.open("ab") as output:
+        with self._log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
                 cwd=self._data,
@@ -221,12 +216,10 @@ class EmbeddedPostgres:
 
 def running_url(home: Path) -> str | None:
     """The URI of the server that runs on this home, for other processes of the same user; None if none does."""
-    root = home / "postgres"
-    data = root / str(VERSION)
-    lock = _read_lock(data)
-    if lock is None or not lock.ready or not _is_server(lock.pid, data):
+    lock = _read_lock(_data(home))
+    if lock is None or not lock.ready or not _is_server(lock.pid, _data(home)):
         return None
-    return _url(root, lock.port)
+    return _url(home, lock.port)
 
 
 def psql() -> Path:
@@ -234,8 +227,16 @@ def psql() -> Path:
     return _wheel() / "bin" / "psql"
 
 
-def _url(root: Path, port: int | None) -> str:
-    return f"postgresql://{USER}:{(root / 'password').read_text()}@127.0.0.1:{port}/{DATABASE}"
+def _data(home: Path) -> Path:
+    return home / "postgres"
+
+
+def _password(home: Path) -> Path:
+    return home / "postgres-password"
+
+
+def _url(home: Path, port: int | None) -> str:
+    return f"postgresql://{USER}:{_password(home).read_text()}@127.0.0.1:{port}/{DATABASE}"
 
 
 def _read_lock(data: Path) -> _Lock | None:

@@ -264,7 +264,7 @@ BEGIN
     IF jsonb_typeof(names) = 'string' THEN
         names := jsonb_build_array(names);
     END IF;
-    IF names IS NULL OR jsonb_path_exists(names, '$[*] ? (@.type() != "string")') THEN
+    IF names IS NULL OR jsonb_path_exists(names, 'strict $[*] ? (@.type() != "string")') THEN
         RAISE EXCEPTION 'model "%": fallback must be a JSON array of model names, or one bare name', NEW.name
             USING HINT = 'For example ''["mistral-small-latest"]'' or ''mistral-small-latest''', ERRCODE = 'check_violation';
     ELSIF names ? NEW.name THEN

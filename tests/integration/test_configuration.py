@@ -1,0 +1,326 @@
+"""What is written to the database is in force here within a moment, and a database that is away changes nothing."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from fakes.connections import connected
+from tollway.admission.authenticate import KeyHasher
+from tollway.domain.keys import KeyHash
+from tollway.routing.snapshot import KeyGrant
+from tollway.store import configuration as module
+from tollway.store import keys
+from tollway.store.configuration import Configuration
+from tollway.store.keys import NewSecret
+from tollway.store.vault import Vault
+
+pytest_plugins = ["fakes.postgres"]
+
+vault = Vault(bytes(32))
+hasher = KeyHasher(vault.pepper)
+
+
+@asynccontextmanager
+async def following(url: str) -> AsyncIterator[Configuration]:
+    configuration = Configuration(url)
+    await configuration.start()
+    try:
+        yield configuration
+    finally:
+        await configuration.close()
+
+
+async def until(condition: Callable[[], bool], within_s: float = 1.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+def grant(configuration: Configuration, made: NewSecret) -> KeyGrant | None:
+    return configuration.snapshot.keys.get(hasher(made.secret.reveal().encode()))
+
+
+async def end_connections(url: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+
+async def test_the_first_snapshot_is_whole(postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        made = await keys.create(connection, hasher, allowed_models=["gpt-4o"])
+        await keys.save_provider_keys(connection, vault, made.id, {"openai": "sk-o"})
+    async with following(postgres_url) as configuration:
+        snapshot = configuration.snapshot
+        assert configuration.fresh
+        assert [target.model for target in snapshot.routes["gpt-3.5-turbo"].targets] == [
+            "gpt-3.5-turbo",
+            "mistral-small-latest",
+        ]
+        found = grant(configuration, made)
+        assert found is not None
+        assert (found.id, found.requests_per_minute, found.tokens_per_minute) == (made.id, 60, 100_000)
+        assert found.models == {"gpt-4o"}
+        assert list(found.secrets) == ["openai"]
+        assert snapshot.revision >= made.revision
+
+
+async def test_what_psql_writes_is_in_force_within_a_second(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        made = await keys.create(psql, hasher)
+        await until(lambda: grant(configuration, made) is not None)
+        await psql.execute('UPDATE "Users" SET "requestsPerMinute" = 7')
+        await until(lambda: grant(configuration, made).requests_per_minute == 7)
+        await psql.execute("""UPDATE "Users" SET "openaiKey" = 'broken'""")
+        await until(lambda: grant(configuration, made).secrets == {"openai": "broken"})
+        await psql.execute("""UPDATE "Users" SET "openaiKey" = ''""")
+        await until(lambda: grant(configuration, made).secrets == {})
+        await psql.execute("""UPDATE "Providers" SET "apiBase" = 'http://127.0.0.1:9000/v1' WHERE name = 'openai'""")
+        await until(lambda: configuration.snapshot.providers["openai"].base_url == "http://127.0.0.1:9000/v1")
+        await psql.execute("""INSERT INTO "LLMModels" (name, provider) VALUES ('new', 'openai')""")
+        await until(lambda: "new" in configuration.snapshot.routes)
+        await psql.execute("""DELETE FROM "LLMModels" WHERE name = 'new'""")
+        await until(lambda: "new" not in configuration.snapshot.routes)
+        await psql.execute("UPDATE tollway.virtual_keys SET revoked_at = now()")
+        await until(lambda: grant(configuration, made).revoked)
+        await psql.execute('DELETE FROM "Users"')
+        await until(lambda: grant(configuration, made) is None)
+
+
+async def test_the_list_price_of_an_unpriced_model_comes_into_force(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        await psql.execute("""INSERT INTO "LLMModels" (name, provider) VALUES ('new', 'openai')""")
+        await until(lambda: "new" in configuration.snapshot.routes)
+        assert configuration.snapshot.routes["new"].targets[0].price is None
+        await psql.execute("INSERT INTO tollway.builtin_prices VALUES ('openai', 'new', 1, NULL, 2, 'v')")
+        await until(lambda: configuration.snapshot.routes["new"].targets[0].price is not None)
+
+
+async def test_every_change_moves_the_revision_forward(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        await psql.execute("""INSERT INTO "LLMModels" (name, provider) VALUES ('new', 'openai')""")
+        for statement in (
+            """UPDATE "LLMModels" SET "inputCostPer1k" = 1 WHERE name = 'new'""",
+            """DELETE FROM "LLMModels" WHERE name = 'new'""",
+            """UPDATE "Providers" SET "apiVersion" = '1'""",
+        ):
+            await asyncio.sleep(0)
+            before = configuration.snapshot.revision
+            await psql.execute(statement)
+            await until(lambda before=before: configuration.snapshot.revision > before)
+
+
+async def test_without_a_change_the_snapshot_stays_the_same_object(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        before = configuration.snapshot
+        assert await configuration.reached(await psql.fetchval("SELECT pg_current_xact_id()::text::bigint"), 1)
+        assert configuration.snapshot is before
+
+
+async def test_a_change_is_in_force_when_its_revision_is_reached(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        for _ in range(20):
+            made = await keys.create(psql, hasher)
+            assert await configuration.reached(made.revision, 1)
+            assert grant(configuration, made) is not None
+
+
+async def test_a_revision_that_is_not_committed_is_not_reached(postgres_url: str) -> None:
+    """Also where a later transaction was committed already: revisions are not committed in their order."""
+    async with (
+        connected(postgres_url) as slow,
+        connected(postgres_url) as quick,
+        following(postgres_url) as configuration,
+    ):
+        async with slow.transaction():
+            first = await keys.create(slow, hasher)
+            second = await keys.create(quick, hasher)
+            assert await configuration.reached(second.revision, 1)
+            assert configuration.snapshot.revision >= second.revision > first.revision
+            assert not await configuration.reached(first.revision, 0.05)
+        assert await configuration.reached(first.revision, 1)
+        assert grant(configuration, first) is not None
+
+
+async def test_a_rotated_secret_ends_with_the_overlap(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        first = await keys.create(psql, hasher)
+        second = await keys.rotate(psql, hasher, first.id, timedelta(hours=1))
+        assert second is not None
+        assert await configuration.reached(second.revision, 1)
+        assert grant(configuration, first).expires_at == pytest.approx(time.time() + 3600, abs=60)
+        assert grant(configuration, second).expires_at is None
+        third = await keys.rotate(psql, hasher, first.id)
+        assert await configuration.reached(third.revision, 1)
+        assert grant(configuration, first) is None
+        assert grant(configuration, second).expires_at <= time.time()
+
+
+async def test_a_lost_notification_costs_no_more_than_the_poll(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.05)
+    monkeypatch.setattr(module, "CHANNEL", "nobody_calls_here")
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        made = await keys.create(psql, hasher)
+        await until(lambda: grant(configuration, made) is not None)
+
+
+async def test_models_that_cannot_be_compiled_leave_the_last_good_ones_and_hold_up_no_key(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reported = []
+    configuration = Configuration(postgres_url, reported.append)
+    async with connected(postgres_url) as psql:
+        await configuration.start()
+        try:
+            made = await keys.create(psql, hasher)
+            before = configuration.snapshot.routes
+            # Past all triggers and constraints, as a restored dump or a superuser could.
+            await psql.execute("""
+                SET session_replication_role = replica;
+                UPDATE tollway.providers SET api_base = 'ftp://x', changed_in = pg_current_xact_id()
+                WHERE name = 'openai';
+            """)
+            await psql.execute("SET session_replication_role = origin")
+            await keys.revoke(psql, made.id)
+            await until(lambda: bool(configuration.problems))
+            assert configuration.snapshot.routes is before
+            assert grant(configuration, made).revoked
+            assert "provider 'openai'" in caplog.text
+            assert len(reported) == 1
+            await psql.execute("""UPDATE "Providers" SET "apiBase" = 'https://good.example' WHERE name = 'openai'""")
+            await until(lambda: not configuration.problems)
+            assert configuration.snapshot.providers["openai"].base_url == "https://good.example"
+        finally:
+            await configuration.close()
+
+
+async def test_a_database_that_goes_away_leaves_everything_as_it_is(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        made = await keys.create(psql, hasher)
+        assert await configuration.reached(made.revision, 1)
+        name = await psql.fetchval("SELECT quote_ident(current_database())")
+        try:
+            async with connected(postgres_url.rpartition("/")[0] + "/postgres") as admin:
+                await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+                await admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name.strip('"')
+                )
+                await until(lambda: not configuration.fresh)
+                assert grant(configuration, made) is not None
+                assert not await configuration.reached(made.revision + 10**6, 0.05)
+                await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        finally:
+            await until(lambda: configuration.fresh, 10)
+        async with connected(postgres_url) as again:
+            another = await keys.create(again, hasher)
+        await until(lambda: grant(configuration, another) is not None)
+
+
+async def test_a_change_made_while_the_connection_was_lost_is_found(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        made = await keys.create(psql, hasher)
+        assert await configuration.reached(made.revision, 1)
+    async with following(postgres_url) as configuration:
+        await end_connections(postgres_url)
+        async with connected(postgres_url) as psql:
+            await keys.revoke(psql, made.id)
+        await until(lambda: grant(configuration, made).revoked, 3)
+
+
+async def test_a_database_that_is_away_at_the_start_is_waited_for(postgres_cluster: str, postgres_url: str) -> None:
+    async with connected(postgres_cluster) as admin:
+        name = postgres_url.rpartition("/")[2]
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        configuration = Configuration(postgres_url)
+        starting = asyncio.ensure_future(configuration.start())
+        try:
+            await asyncio.sleep(0.2)
+            assert not starting.done()
+            assert not configuration.fresh
+            await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            await asyncio.wait_for(starting, 5)
+            assert configuration.fresh
+        finally:
+            await configuration.close()
+
+
+async def test_a_hundred_thousand_keys_load_at_once_and_change_one_by_one(postgres_url: str) -> None:
+    longest_s = 0.0
+
+    async def watch_the_loop() -> None:
+        nonlocal longest_s
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest_s = max(longest_s, time.perf_counter() - before)
+
+    def the_hash(number: int) -> KeyHash:
+        return KeyHash(number.to_bytes(32, "big"))
+
+    async with connected(postgres_url) as psql:
+        await psql.execute(
+            "INSERT INTO tollway.virtual_keys (id, hash, hint) "
+            "SELECT 'key_' || i, decode(lpad(to_hex(i), 64, '0'), 'hex'), '…' FROM generate_series(1, 100000) i"
+        )
+        watching = asyncio.ensure_future(watch_the_loop())
+        try:
+            began = time.perf_counter()
+            async with following(postgres_url) as configuration:
+                assert time.perf_counter() - began < 3.0  # 0.6 s where nothing else runs
+                assert len(configuration.snapshot.keys) == 100_000
+                longest_s = 0.0
+                for number in range(1, 11):
+                    await psql.execute(
+                        "UPDATE tollway.virtual_keys SET revoked_at = now() WHERE id = $1", f"key_{number}"
+                    )
+                    await until(lambda number=number: configuration.snapshot.keys[the_hash(number)].revoked)
+                await psql.execute("UPDATE tollway.virtual_keys SET requests_per_minute = 7")
+                await until(lambda: configuration.snapshot.keys[the_hash(100_000)].requests_per_minute == 7, 5)
+        finally:
+            watching.cancel()
+        assert longest_s < 0.15  # 0.03 s where nothing else runs
+
+
+async def test_many_edits_in_a_row_are_read_together(postgres_url: str) -> None:
+    async with connected(postgres_url) as psql, following(postgres_url) as configuration:
+        made = await keys.create(psql, hasher)
+        revisions = set()
+        for number in range(200):
+            await psql.execute('UPDATE "Users" SET "requestsPerMinute" = $1', number)
+            revisions.add(configuration.snapshot.revision)
+        await until(lambda: grant(configuration, made).requests_per_minute == 199)
+        assert len(revisions) < 100
+
+
+async def test_a_closed_configuration_leaves_no_connection(postgres_url: str) -> None:
+    async with following(postgres_url):
+        pass
+    async with connected(postgres_url) as connection:
+
+        async def others() -> int:
+            return await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tollway configuration' "
+                "AND datname = current_database()"
+            )
+
+        async with asyncio.timeout(2):
+            while await others():
+                await asyncio.sleep(0.01)
+
+
+async def test_a_url_that_is_wrong_is_tried_again_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    configuration = Configuration("postgresql://nobody:canary@127.0.0.1:1/nowhere")
+    starting = asyncio.ensure_future(configuration.start())
+    await until(lambda: len(caplog.records) >= 2, 3)
+    assert not starting.done()
+    await configuration.close()
+    starting.cancel()
+    assert "canary" not in caplog.text

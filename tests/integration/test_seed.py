@@ -1,0 +1,55 @@
+"""A fresh database begins with providers and models, and nothing that was deleted comes back."""
+
+import pytest
+
+from fakes.connections import connected
+from tollway.store.seed import MODELS, seed
+
+pytest_plugins = ["fakes.postgres"]
+
+
+async def test_a_fresh_database_has_providers_and_priced_models(postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        providers = await connection.fetch('SELECT name, "apiBase" FROM "Providers"')
+        assert {tuple(row) for row in providers} == {
+            ("openai", "https://api.openai.com/v1"),
+            ("mistral", "https://api.mistral.ai/v1"),
+            ("demo", "builtin:demo"),
+        }
+        unpriced = """SELECT count(*) FROM "LLMModels" WHERE "inputCostPer1k" IS NULL OR "outputCostPer1k" IS NULL"""
+        assert await connection.fetchval(unpriced) == 0
+        assert await connection.fetchval('SELECT count(*) FROM "LLMModels"') == len(MODELS)
+        row = await connection.fetchrow("""SELECT * FROM "LLMModels" WHERE name = 'gpt-3.5-turbo'""")
+        assert row["fallback"] == '["mistral-small-latest"]'
+
+
+async def test_what_was_deleted_or_changed_stays_so(postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        await connection.execute("""
+            DELETE FROM "LLMModels" WHERE name LIKE 'demo/%';
+            DELETE FROM "Providers" WHERE name = 'demo';
+            UPDATE "LLMModels" SET "inputCostPer1k" = 7 WHERE name = 'gpt-4o';
+        """)
+        await seed(connection)
+        assert await connection.fetchval("""SELECT count(*) FROM "Providers" WHERE name = 'demo'""") == 0
+        assert await connection.fetchval("""SELECT "inputCostPer1k" FROM "LLMModels" WHERE name = 'gpt-4o'""") == 7
+
+
+async def test_a_given_address_is_written_at_every_start(postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        for url in ("http://127.0.0.1:9000/v1", "http://127.0.0.1:9001/v1"):
+            await seed(connection, {"openai": url, "mistral": "https://m.example"})
+            assert await connection.fetchval("""SELECT "apiBase" FROM "Providers" WHERE name = 'openai'""") == url
+
+
+async def test_an_address_that_already_stands_there_changes_nothing(postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        before = await connection.fetchval("SELECT max(changed_in::text::bigint) FROM tollway.providers")
+        await seed(connection, {"openai": "https://api.openai.com/v1"})
+        assert await connection.fetchval("SELECT max(changed_in::text::bigint) FROM tollway.providers") == before
+
+
+async def test_an_address_that_no_provider_may_have_is_refused(postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        with pytest.raises(ValueError, match="link-local"):
+            await seed(connection, {"openai": "http://169.254.169.254/v1"})
