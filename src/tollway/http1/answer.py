@@ -25,12 +25,15 @@ class Line(Protocol):
 
 
 class Answer(Struct, eq=False):
-    """What is known of an answer, and the times that the sweeper judges (seconds; loop time where it says ``at``)."""
+    """What is known of an answer, and the times that the sweeper judges (in seconds).
+
+    ``deadline`` (loop time) may be moved while the answer runs.
+    """
 
     is_head: bool
     first_byte_s: float
     idle_s: float
-    deadline_at: float
+    deadline: float
     max_body: int
     status: int = 0
     """0 until the head is there."""

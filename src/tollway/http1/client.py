@@ -125,7 +125,7 @@ class Client:
                 await answer.send(connection, message)
                 if not answer.stale:
                     return
-            connection = await self._connect(origin, answer.deadline_at)
+            connection = await self._connect(origin, answer.deadline)
             await answer.send(connection, message)
         except BaseException:
             answer.close()

@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
                     self._channel.close()
                 else:  # a polite end that is stuck in a full socket
                     self._channel.abort()
-        elif now >= answer.deadline_at:
+        elif now >= answer.deadline:
             self.fail(TotalTimeout("the deadline of the request passed", nothing_received=not self._answered))
         elif self._paused:
             pass
