@@ -38,6 +38,7 @@ _LENGTH_DIGITS: Final = 18  # a Content-Length that any 64-bit program reads ali
 _TARGET_CHARACTERS: Final = (  # RFC 3986 without "#"
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:@/?[]"
 )
+_is_method: Final = re.compile(rb"[A-Z-]{1,32}").fullmatch
 _is_host: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
 _SINGLE: Final = frozenset(
     b"host content-length transfer-encoding content-type content-encoding expect cookie"
@@ -170,6 +171,8 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes, bytes, int]:
     if len(words) != 3:
         raise BadHead("the request line is not valid")
     method, target, version = words
+    if not _is_method(method):  # llhttp knows its methods, but skips stray line ends before them
+        raise BadHead("the method is not valid")
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise BadHead("the protocol is not HTTP/1.0 or HTTP/1.1")
     if len(target) > MAX_TARGET:

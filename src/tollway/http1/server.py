@@ -174,7 +174,10 @@ class Connection(asyncio.Protocol):
 
     def abort(self, reset: bool = False) -> None:
         """End the connection now. ``reset``: in a way that the peer cannot take for a regular end."""
-        if reset and (sock := self.transport.get_extra_info("socket")) is not None and self.phase != _GONE:
+        if self.phase == _GONE:
+            return
+        self.phase = _CLOSING
+        if reset and (sock := self.transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
 
@@ -329,10 +332,8 @@ class Connection(asyncio.Protocol):
             server.on_crash(RuntimeError("a handler ended without the end of an answer"))
             self._answer_for(request, 500, "internal error")
         self._request = self._task = None
-        if self.phase == _BODY:
-            self._linger()
-        elif self.phase == _BUSY and (self._last or server.draining):
-            self._close()
+        if self.phase == _BODY or (self.phase == _BUSY and (self._last or server.draining)):
+            self._finish()
         elif self.phase == _BUSY and not self._choked:
             self._next()
 
@@ -380,15 +381,18 @@ class Connection(asyncio.Protocol):
         headers, body = server.render_error(status, reason)
         lines = STATUS_LINES[status], headers, len(body), server.ending_last, body
         self.transport.write(b"%b%bcontent-length: %d\r\n%b%b" % lines)
-        self._linger()
+        self._finish()
 
-    def _linger(self) -> None:
-        """Say that nothing more will come, and give the client a moment to read what it was told."""
+    def _finish(self) -> None:
+        """Say that nothing more will come, and give a client that still sends a moment to read what it was told."""
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        elif self.phase == _BUSY:  # TLS can only be closed as a whole: do it where no more is expected
+            self._close()
+            return
         self.phase = _LINGERING
         self._held = None
         self.deadline = self.server.now + self.server.limits.linger_s
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
         self._resume_reading()
 
     def _close(self) -> None:
@@ -419,7 +423,8 @@ class Server:
         self.on_crash = on_crash
         self.draining = False
         self.loop: asyncio.AbstractEventLoop
-        self.now = 0.0  # loop time of the last sweep; coarse on purpose, nothing on the way of a request asks a clock
+        self.clock: Callable[[], float]
+        self.now = 0.0  # at the last sweep; coarse on purpose, nothing on the way of a request asks a clock
         self.ending = self.ending_kept = self.ending_last = b""
         self.port = 0
         self._connections: set[Connection] = set()
@@ -435,6 +440,7 @@ class Server:
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept on a bound TCP or unix socket. ``port`` is its port (0 for a unix socket)."""
         self.loop = asyncio.get_running_loop()
+        self.clock = self.loop.time
         unix = sock.family == socket.AF_UNIX
         create = self.loop.create_unix_server if unix else self.loop.create_server
         handshake_s = self.limits.head_timeout_s if tls else None
@@ -479,9 +485,9 @@ class Server:
                 self._empty.set_result(None)
             self._empty = None
 
-    def sweep(self, now: float) -> None:
-        """Enforce the deadlines that lie before ``now``, which is loop time."""
-        self.now = now
+    def sweep(self) -> None:
+        """Enforce the deadlines that have passed. Called four times a second."""
+        now = self.now = self.clock()
         for connection in [c for c in self._connections if c.deadline < now or c.flush_deadline < now]:
             connection.overdue(now)
 
@@ -493,5 +499,5 @@ class Server:
         self.ending = date + b"\r\n"
         self.ending_kept = date + b"connection: keep-alive\r\n\r\n"
         self.ending_last = date + b"connection: close\r\n\r\n"
-        self.sweep(self.loop.time())
+        self.sweep()
         self.loop.call_later(SWEEP_S, self._tick)
