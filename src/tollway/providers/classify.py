@@ -22,6 +22,8 @@ from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder
 
 T = TypeVar("T")
 
+NO_ANSWER = UpstreamFailure(FailureKind.INVALID, "The provider answered with something that is no chat answer.", 200)
+
 
 class Problem(NamedTuple):
     """A provider's error object, its members cleaned; empty texts where it said nothing."""
@@ -36,6 +38,15 @@ def classify(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Upstre
     """The failure that an answer with an error status means."""
     problem = read_problem(body) if len(body) <= _MAX_BODY else Problem()
     return failure(status, problem, retry_after_s(headers, problem.message))
+
+
+def no_answer(body: bytes) -> UpstreamFailure:
+    """What an answer means that has a good status and is none: an error object, or junk."""
+    top = _try(_as_members, body)
+    if top is None:
+        return NO_ANSWER
+    problem = read_problem(body)
+    return failure(200, problem) if is_problem(top.error) or problem.message else NO_ANSWER
 
 
 def failure(status: int, problem: Problem, wait_s: float | None = None) -> UpstreamFailure:

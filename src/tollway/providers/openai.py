@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
@@ -19,8 +19,6 @@ from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, members
 
 _PATH = b"/chat/completions"
-
-NO_ANSWER = UpstreamFailure(FailureKind.INVALID, "The provider answered with something that is no chat answer.", 200)
 
 
 class Quirks(msgspec.Struct, frozen=True):
@@ -35,12 +33,7 @@ class _Reply(msgspec.Struct, gc=False):
     usage: Raw | Unset = UNSET
 
 
-class _Failed(msgspec.Struct, gc=False):
-    error: Raw | Unset = UNSET
-
-
 _decode_reply = decoder(_Reply)
-_decode_failed = decoder(_Failed)
 
 
 class OpenAIChat:
@@ -83,18 +76,9 @@ def _whole(body: bytes, _: ChatCall) -> ChatResult | UpstreamFailure:
     try:
         reply = _decode_reply(body)
     except UNREADABLE:
-        return _failed(body)
+        return classify.no_answer(body)
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     return ChatResult(body, usage, 0 if usage else said_bytes(body))
-
-
-def _failed(body: bytes) -> UpstreamFailure:
-    """A 200 that is none: an error object, or junk."""
-    try:
-        error = _decode_failed(body).error
-    except UNREADABLE:
-        return NO_ANSWER
-    return classify.failure(200, classify.read_problem(body)) if classify.is_problem(error) else NO_ANSWER
 
 
 # --- streams ------------------------------------------------------------------------------------------------

@@ -97,7 +97,8 @@ class ChatStream:
         out = self._translate(event.data, event.name)
         if was_started or self.failure is not None:
             return out
-        self._held.append(out)
+        if out:
+            self._held.append(out)
         return self._release() if self.started or sum(map(len, self._held)) > MAX_HELD_BYTES else b""
 
     def _translate(self, data: bytes, name: bytes) -> bytes:

@@ -22,7 +22,6 @@ from tollway.wire.chat_answer import (
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_text
 
-NO_ANSWER = UpstreamFailure(FailureKind.INVALID, "The provider answered with something that is no chat answer.", 200)
 FAILED = UpstreamFailure(FailureKind.INVALID, "The provider gave up in the middle of its answer.", 200)
 
 _EMPTY_IDS = frozenset({None, "", "null"})  # "null" is what Mistral's schema fills in
@@ -89,15 +88,16 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
     try:
         reply = _decode(body)
     except UNREADABLE:
-        problem = classify.read_problem(body)
-        return classify.failure(200, problem) if problem.message else NO_ANSWER
+        return classify.no_answer(body)
+    if not reply.choices:
+        return classify.NO_ANSWER
     choices = []
     for received in reply.choices:
         if received.finish_reason == "error":
             return FAILED
         message = _last_said(received)
         if message is None:
-            return NO_ANSWER
+            return classify.NO_ANSWER
         said = _message(message, call, f"{reply.id}:{received.index}")
         choices.append(Choice(received.index, said, finish_reason(received.finish_reason or "stop")))
     usage = None if reply.usage is UNSET else read_usage(reply.usage)

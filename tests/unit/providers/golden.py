@@ -1,0 +1,43 @@
+"""Reads the golden files: requests and answers as JSON, streams as text in sections."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tollway.providers.mistral.tools import short_id
+from tollway.wire.chat_request import ChatCall, parse_chat
+
+FOLDER = Path(__file__).parent / "golden"
+NOW = 1_700_000_000
+MESSAGES = [{"role": "user", "content": "u"}]
+
+_SHORT_ID = re.compile(r"short_id ([\w:-]+)")
+
+
+def cases(name: str) -> list[Any]:
+    """The cases of one JSON file, ``short_id TEXT`` replaced by what it stands for."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    return json.loads(with_ids(text))
+
+
+def with_ids(text: str) -> str:
+    return _SHORT_ID.sub(lambda match: short_id(match[1]), text)
+
+
+def streams(folder: str) -> list[Path]:
+    return sorted((FOLDER / folder).glob("*.txt"))
+
+
+def sections(path: Path) -> dict[str, str]:
+    """The sections of a stream's file by name, each with its line ends."""
+    parts = re.split(r"^--- (\w+)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def call(given: dict[str, object]) -> ChatCall:
+    """The call for a body with these members."""
+    body = {"model": "asked", "messages": MESSAGES, **given}
+    parsed = parse_chat(json.dumps(body).encode(), NOW)
+    assert isinstance(parsed, ChatCall), parsed
+    return parsed

@@ -1,0 +1,74 @@
+"""What a client sees of a whole answer, case by case."""
+
+import json
+from typing import Any
+
+import pytest
+from golden import call, cases
+
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.usage import Usage
+from tollway.providers.base import ChatResult
+from tollway.providers.table import CHAT
+
+
+@pytest.mark.parametrize("case", cases("mistral/replies.json"), ids=lambda case: case["name"])
+def test_an_answer_of_mistral_is_translated(case: Any) -> None:
+    result = CHAT["mistral"].decode(200, {}, json.dumps(case["reply"]).encode(), call(case.get("given", {})))
+    if failure := case.get("failure"):
+        assert isinstance(result, UpstreamFailure)
+        assert result.kind.value == failure
+        return
+    assert isinstance(result, ChatResult)
+    assert json.loads(result.body) == case["client"]
+    assert result.usage == (Usage(*case["usage"]) if "usage" in case else None)
+
+
+def test_an_answer_of_openai_passes_byte_for_byte() -> None:
+    body = b'{ "choices" : [ {"x":1e2} ], "new":[1.0], "usage":{"prompt_tokens":1,"completion_tokens":2}}\n'
+    result = CHAT["openai"].decode(200, {}, body, call({}))
+    assert result == ChatResult(body, Usage(1, 2))
+
+
+@pytest.mark.parametrize("dialect", CHAT)
+def test_an_answer_without_usage_says_how_much_was_said(dialect: str) -> None:
+    body = (
+        b'{"choices":[{"message":{"content":"12345","tool_calls":[{"id":"a","function":{"name":"f"}}]}},'
+        b'{"message":{"content":null,"refusal":"678"}},{"message":{"content":"ok"}}]}'
+    )
+    result = CHAT[dialect].decode(200, {}, body, call({}))
+    assert isinstance(result, ChatResult)
+    assert result.usage is None
+    assert 7 < result.content_bytes < len(result.body)
+
+
+def test_what_was_said_is_counted_without_its_wrapping() -> None:
+    result = CHAT["openai"].decode(200, {}, b'{"choices":[{"message":{"content":"12345","refusal":null}}]}', call({}))
+    assert isinstance(result, ChatResult)
+    assert result.content_bytes == 5
+
+
+@pytest.mark.parametrize("dialect", CHAT)
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"null", b"[]", b"{}", b'{"choices":{}}', b'{"choices":[1]}', b'{"choices":[]', b"\xff"]
+)
+def test_a_good_status_does_not_make_an_answer(dialect: str, body: bytes) -> None:
+    result = CHAT[dialect].decode(200, {}, body, call({}))
+    assert isinstance(result, UpstreamFailure)
+    assert result.kind is FailureKind.INVALID
+
+
+@pytest.mark.parametrize("dialect", CHAT)
+def test_an_error_object_with_a_good_status_is_an_error(dialect: str) -> None:
+    body = b'{"error":{"message":"no money","type":"insufficient_quota","code":"insufficient_quota"}}'
+    result = CHAT[dialect].decode(200, {}, body, call({}))
+    assert isinstance(result, UpstreamFailure)
+    assert result.kind is FailureKind.QUOTA
+
+
+@pytest.mark.parametrize("dialect", CHAT)
+def test_another_status_is_classified(dialect: str) -> None:
+    result = CHAT[dialect].decode(429, {b"retry-after": b"3"}, b"", call({}))
+    assert isinstance(result, UpstreamFailure)
+    assert (result.kind, result.retry_after_s, result.status) == (FailureKind.BUSY, 3.0, 429)
+    assert result == CHAT[dialect].classify(429, {b"retry-after": b"3"}, b"")
