@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -19,4 +20,4 @@ async def connected(url: str, **arguments: Any) -> AsyncIterator[asyncpg.Connect
 
 def database_url(url: str, name: str) -> str:
     """The same server, another database."""
-    return f"{url.rpartition('/')[0]}/{name}"
+    return urlsplit(url)._replace(path=f"/{name}").geturl()

@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 
-from fakes.connections import connected
+from fakes.connections import connected, database_url
 from tollway.admission.authenticate import KeyHasher
 from tollway.domain.keys import KeyHash
 from tollway.routing.snapshot import KeyGrant
@@ -206,13 +207,11 @@ async def test_a_database_that_goes_away_leaves_everything_as_it_is(postgres_url
     async with connected(postgres_url) as psql, following(postgres_url) as configuration:
         made = await keys.create(psql, hasher)
         assert await configuration.reached(made.revision, 1)
-        name = await psql.fetchval("SELECT quote_ident(current_database())")
+        name = await psql.fetchval("SELECT current_database()")
         try:
-            async with connected(postgres_url.rpartition("/")[0] + "/postgres") as admin:
+            async with connected(database_url(postgres_url, "postgres")) as admin:
                 await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-                await admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name.strip('"')
-                )
+                await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
                 await until(lambda: not configuration.fresh)
                 assert grant(configuration, made) is not None
                 assert not await configuration.reached(made.revision + 10**6, 0.05)
@@ -237,7 +236,7 @@ async def test_a_change_made_while_the_connection_was_lost_is_found(postgres_url
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(postgres_cluster: str, postgres_url: str) -> None:
     async with connected(postgres_cluster) as admin:
-        name = postgres_url.rpartition("/")[2]
+        name = urlsplit(postgres_url).path[1:]
         await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         configuration = Configuration(postgres_url)
         starting = asyncio.ensure_future(configuration.start())

@@ -2,13 +2,14 @@
 
 import asyncio
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from fakes.connections import connected, database_url
+from fakes.connections import connected
 from tollway.store import migrate as module
 from tollway.store.installation import WrongEncryptionKeyError, check_encryption_key
 from tollway.store.migrate import head, migrate
@@ -89,17 +90,17 @@ async def test_tables_of_the_predecessor_are_not_touched(empty_postgres_url: str
 
 
 async def test_a_role_with_no_more_than_all_privileges_on_its_database_is_enough(
-    postgres_cluster: str, empty_postgres_url: str
+    empty_postgres_url: str,
 ) -> None:
     """As the predecessor's document sets it up; since PostgreSQL 15 that gives no right to create in "public"."""
-    name = empty_postgres_url.rpartition("/")[2]
+    name = urlsplit(empty_postgres_url).path[1:]
     async with connected(empty_postgres_url) as connection:
         await connection.execute(f"""
             CREATE ROLE llm_proxy_user LOGIN PASSWORD 'x';
             GRANT ALL PRIVILEGES ON DATABASE {name} TO llm_proxy_user;
         """)
     try:
-        async with connected(database_url(postgres_cluster, name), user="llm_proxy_user", password="x") as connection:
+        async with connected(empty_postgres_url, user="llm_proxy_user", password="x") as connection:
             assert await migrate(connection)
             await seed(connection)
             await connection.execute("""UPDATE "LLMModels" SET "inputCostPer1k" = 0.5 WHERE name = 'gpt-4o'""")

@@ -236,7 +236,8 @@ def _password(home: Path) -> Path:
 
 
 def _url(home: Path, port: int | None) -> str:
-    return f"postgresql://{USER}:{_password(home).read_text()}@127.0.0.1:{port}/{DATABASE}"
+    # Without sslmode, clients look for certificates in a home directory that the user may not be able to read.
+    return f"postgresql://{USER}:{_password(home).read_text()}@127.0.0.1:{port}/{DATABASE}?sslmode=disable"
 
 
 def _read_lock(data: Path) -> _Lock | None:
@@ -354,7 +355,8 @@ def _free_port() -> int:
 
 
 def _reason(output: bytes) -> str:
-    """The last line that names an error."""
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    errors = [line for line in lines if "FATAL" in line or "PANIC" in line or "rror:" in line]
-    return (errors or lines or ["no output"])[-1]
+    """The last line that names an error, with its detail."""
+    lines = output.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+    errors = [index for index, line in enumerate(lines) if "FATAL:" in line or "PANIC:" in line or "error:" in line]
+    last = errors[-1] if errors else len(lines) - 1
+    return " ".join(line for line in lines[last : last + 2] if line is lines[last] or "DETAIL:" in line)
