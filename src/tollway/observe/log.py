@@ -106,16 +106,21 @@ class LogWriter(logging.Handler):
         self._fd = fd
         self._format = line_format
         self._queue: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self._overflowed = 0
+        self._unwritten = 0
         self._reported = 0
-        self.dropped = 0
-        """Lines lost because the queue was full or standard error could not be written."""
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost because the queue was full or standard error could not be written."""
+        return self._overflowed + self._unwritten
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the record, or count it as dropped."""
         if self._queue.qsize() >= _MAX_QUEUED:
-            self.dropped += 1
+            self._overflowed += 1
         else:
             self._queue.put(record)
 
@@ -126,12 +131,17 @@ class LogWriter(logging.Handler):
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
-            self._write(self._format.line(record))
-            if self.dropped > self._reported and self._queue.qsize() < _MAX_QUEUED // 2:
-                lost, self._reported = self.dropped - self._reported, self.dropped
-                self._write(self._format.line(_record(f"{lost} log lines were dropped")))
+            if not self._write(self._format.line(record)):
+                self._unwritten += 1
+            elif self.dropped > self._reported and self._queue.qsize() < _MAX_QUEUED // 2:
+                self._report()
 
-    def _write(self, line: bytes) -> None:
+    def _report(self) -> None:
+        dropped = self.dropped
+        if self._write(self._format.line(_record(f"{dropped - self._reported} log lines were dropped"))):
+            self._reported = dropped
+
+    def _write(self, line: bytes) -> bool:
         view = memoryview(line)
         while view:
             try:
@@ -139,8 +149,8 @@ class LogWriter(logging.Handler):
             except BlockingIOError:  # somebody who shares the descriptor made it non-blocking
                 select.select([], [self._fd], [])
             except OSError:
-                self.dropped += 1
-                return
+                return False
+        return True
 
 
 def start(process: str, level: str, secrets: Iterable[Secret] = (), fd: int | None = None) -> LogWriter:
