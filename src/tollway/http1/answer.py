@@ -5,7 +5,7 @@ values and raised where the caller asks, so none is lost or reported twice.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -17,8 +17,11 @@ class Line(Protocol):
     """What an answer needs of its connection."""
 
     answer: "Answer | None"
+    full: bool
+    """The upstream takes no more for now; the answer is woken when it does again."""
 
     def begin(self, answer: "Answer", message: bytes) -> None: ...
+    def write(self, data: bytes) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def cut(self) -> None: ...
@@ -46,6 +49,8 @@ class Answer(Struct, eq=False):
     first_byte_at: float = 0.0
     connection: Line | None = None
     waiter: asyncio.Future[None] | None = None
+    sent: bool = True
+    """False while a request's body is still being sent piece by piece."""
 
     def send(self, connection: Line, message: bytes) -> asyncio.Future[None]:
         """Send the request; the future is done when the caller can be answered, by ``status`` or by ``error``."""
@@ -71,9 +76,10 @@ class Answer(Struct, eq=False):
         self.wake()
 
     @property
-    def running(self) -> bool:
-        """Whether the connection still works for this answer; it may long work for another."""
-        return self.connection is not None and self.connection.answer is self
+    def line(self) -> Line | None:
+        """The connection while it works for this answer; afterwards it may work for another."""
+        connection = self.connection
+        return connection if connection is not None and connection.answer is self else None
 
     @property
     def stale(self) -> bool:
@@ -82,8 +88,8 @@ class Answer(Struct, eq=False):
 
     def close(self) -> None:
         """Give the answer up: unless it has ended, its connection is cut. At any time, any number of times."""
-        if self.connection is not None and self.connection.answer is self:
-            self.connection.cut()
+        if (line := self.line) is not None:
+            line.cut()
             self.ended(Disconnected("the answer was given up", nothing_received=self.status == 0))
 
     def wake(self) -> None:
@@ -152,9 +158,9 @@ class StreamedResponse(Answer, eq=False):
         ``sink`` runs in the socket's callback: it must be quick. What it raises there ends the answer and comes out
         of ``finished``.
         """
-        if self.running:
+        if (line := self.line) is not None:
             self.sink = sink
-            self.resume()
+            line.resume()
         pieces, self.pieces = self.pieces, []
         for piece in pieces:
             sink(piece)
@@ -168,13 +174,13 @@ class StreamedResponse(Answer, eq=False):
 
     def pause(self) -> None:
         """Let the upstream wait, by not reading. Silence does not count while paused; the deadline does."""
-        if self.connection is not None and self.connection.answer is self:
-            self.connection.pause()
+        if (line := self.line) is not None:
+            line.pause()
 
     def resume(self) -> None:
         """Read on after ``pause``."""
-        if self.connection is not None and self.connection.answer is self:
-            self.connection.resume()
+        if (line := self.line) is not None:
+            line.resume()
 
     def begun(self) -> None:
         self.wake()
@@ -192,6 +198,26 @@ class StreamedResponse(Answer, eq=False):
     def ended(self, error: Exception | None) -> None:
         self.sink = None  # which may know the caller, who knows us
         super().ended(error)
+
+    async def upload(self, connection: Line, head: bytes, body: AsyncIterable[bytes]) -> None:
+        """Send a request as its body comes, at the upstream's pace, until the answer's head is there."""
+        loop = asyncio.get_running_loop()
+        self.sent = False
+        self.send(connection, head)
+        async for piece in body:
+            if self._answered:
+                return  # what is left of the body is not wanted any more
+            connection.write(piece)
+            self.first_byte_at = loop.time() + self.first_byte_s
+            while connection.full and not self._answered:
+                await self._wait()
+        self.sent = True
+        while not self._answered:
+            await self._wait()
+
+    @property
+    def _answered(self) -> bool:
+        return self.status != 0 or self.error is not None
 
     async def _wait(self) -> None:
         self.waiter = waiter = asyncio.get_running_loop().create_future()

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 
 from tollway.http1.answer import Answer, Response, StreamedResponse
 from tollway.http1.connection import Connection
@@ -89,16 +89,34 @@ class Client:
         max_body: int | None = None,
     ) -> StreamedResponse:
         """Send ``message``, a whole request, and return the answer as soon as its head is there."""
-        limits = self._limits
-        answer = StreamedResponse(
-            message.startswith(b"HEAD "),
-            limits.first_byte_s if first_byte_s is None else first_byte_s,
-            limits.idle_read_s if idle_s is None else idle_s,
-            deadline,
-            limits.max_body if max_body is None else max_body,
-            high_water=limits.high_water,
-        )
+        answer = self._streamed(message, deadline, first_byte_s, idle_s, max_body)
         await self._run(origin, message, answer)
+        if answer.status == 0 and answer.error is not None:
+            raise answer.error
+        return answer
+
+    async def open_upload(
+        self,
+        origin: Origin,
+        head: bytes,
+        body: AsyncIterable[bytes],
+        *,
+        deadline: float,
+        first_byte_s: float | None = None,
+        idle_s: float | None = None,
+        max_body: int | None = None,
+    ) -> StreamedResponse:
+        """Send ``head``, then the pieces of ``body`` as they are and as fast as the upstream takes them.
+
+        ``head`` says how the pieces are framed. They cannot be sent twice, so the connection is always a fresh one.
+        ``first_byte_s`` is counted from the last piece. An answer that comes early ends the sending.
+        """
+        answer = self._streamed(head, deadline, first_byte_s, idle_s, max_body)
+        try:
+            await answer.upload(await self._connect(origin, deadline), head, body)
+        except BaseException:
+            answer.close()
+            raise
         if answer.status == 0 and answer.error is not None:
             raise answer.error
         return answer
@@ -117,6 +135,19 @@ class Client:
         """Cut every connection; running calls fail, later ones too."""
         self._closed = True
         self._pool.close()
+
+    def _streamed(
+        self, message: bytes, deadline: float, first_byte_s: float | None, idle_s: float | None, max_body: int | None
+    ) -> StreamedResponse:
+        limits = self._limits
+        return StreamedResponse(
+            message.startswith(b"HEAD "),
+            limits.first_byte_s if first_byte_s is None else first_byte_s,
+            limits.idle_read_s if idle_s is None else idle_s,
+            deadline,
+            limits.max_body if max_body is None else max_body,
+            high_water=limits.high_water,
+        )
 
     async def _run(self, origin: Origin, message: bytes, answer: Answer) -> None:
         try:

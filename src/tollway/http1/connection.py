@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_proxy",
         "_quiet_since",
         "answer",
+        "full",
         "origin",
     )
 
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._answered = False
         self._keep_alive = True
         self._paused = False
+        self.full = False
         self.answer: Answer | None = None
         self.origin = origin
         channel.set_protocol(self)
@@ -85,6 +87,10 @@ class Connection(asyncio.Protocol):
         if self._proxy is not None:
             message = self._proxy.absolute_form(self.origin, message)
         self._channel.write(message)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request that has begun."""
+        self._channel.write(data)
 
     @property
     def usable(self) -> bool:
@@ -184,6 +190,14 @@ class Connection(asyncio.Protocol):
         if self.answer is not None:
             self.fail(self._disconnected())
 
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self.answer is not None and not self.answer.sent:
+            self.answer.wake()
+
     # Inside.
 
     def _read_head(self, data: bytes) -> None:
@@ -250,7 +264,7 @@ class Connection(asyncio.Protocol):
         self.answer = self._body = None
         self.resume()
         channel = self._channel
-        if not clean or channel.get_write_buffer_size():
+        if not clean or not answer.sent or channel.get_write_buffer_size():
             channel.abort()
         elif self._keep_alive and not channel.is_closing():
             self._keeper.release(self)

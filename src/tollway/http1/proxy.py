@@ -41,10 +41,9 @@ class Proxy:
 
     def absolute_form(self, origin: Origin, message: bytes) -> bytes:
         """Rewrite a request in origin-form (``POST /path …``) for ``origin`` into what this proxy takes."""
-        method, target, rest = message.split(b" ", 2)
-        version, _, rest = rest.partition(b"\r\n")
-        url = b"http://%b%b" % (origin.authority, target)
-        return b"%b %b %b\r\n%b%b" % (method, url, version, self.credential, rest)
+        end = message.index(b"\r\n") + 2
+        method, target = message[:end].split(b" ", 1)
+        return b"%b http://%b%b%b%b" % (method, origin.authority, target, self.credential, message[end:])
 
 
 @dataclass(frozen=True, slots=True)
