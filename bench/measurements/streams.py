@@ -19,7 +19,7 @@ _SETTLE_S = 0.3
 """Until all streams flow; the window of measurement begins after it."""
 
 _OPEN = 5_000
-_OPEN_INTERVAL_S = 2.0
+_OPEN_INTERVAL_S = 1.0
 _FIRST = 200
 """Opened before memory is read the first time, so that what a program needs only once is not counted."""
 
