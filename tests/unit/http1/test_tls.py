@@ -3,18 +3,20 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import trustme
 from scripted_upstream import POST, Peer, answer, close, read, reset, scripted, send
 from test_client import CHUNKED, UNTIL_CLOSE, fetch, fresh_client, soon
+from test_fuzz_client import Wire
 
 from tollway.http1.errors import Disconnected, TlsFailed
 from tollway.http1.limits import ClientLimits
 from tollway.http1.origin import Origin
 from tollway.http1.proxy import Proxies, Proxy
-from tollway.http1.tls import client_context
+from tollway.http1.tls import TlsChannel, client_context
 
 AUTHORITY = trustme.CA()
 
@@ -112,7 +114,7 @@ async def test_backpressure_reaches_through_tls() -> None:
     [
         (server("elsewhere.test"), "for another name"),
         (server(authority=trustme.CA()), "unknown authority"),
-        (server(not_after=__import__("datetime").datetime(2020, 1, 1)), "expired"),
+        (server(not_after=datetime(2020, 1, 1, tzinfo=UTC)), "expired"),
     ],
 )
 async def test_a_certificate_that_proves_nothing_is_refused(context: ssl.SSLContext, reason: str) -> None:
@@ -254,6 +256,95 @@ async def test_a_call_that_is_cancelled_in_the_handshake_cuts_the_connection() -
         with pytest.raises(asyncio.CancelledError):
             await task
         await upstream.gone()
+
+
+# Records
+
+
+class Memory(Wire):
+    """A channel whose other end is an OpenSSL server in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.server = server().wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.channel: Any = None
+
+    def set_protocol(self, protocol: object) -> None:
+        self.channel = protocol
+
+    def write(self, data: bytes) -> None:
+        self.incoming.write(data)
+
+
+class Reader(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def eof_received(self) -> None:
+        self.ended = True
+
+
+async def shaken() -> tuple[Memory, TlsChannel, Reader]:
+    wire = Memory()
+    task = asyncio.ensure_future(TlsChannel.start(wire, trusting()(), "localhost"))
+    await asyncio.sleep(0)
+    while True:
+        try:
+            wire.server.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            wire.channel.data_received(wire.outgoing.read())
+    channel = await task
+    reader = Reader()
+    channel.set_protocol(reader)
+    return wire, channel, reader
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100, 1000, 16_000, 10**6])
+async def test_the_text_does_not_depend_on_where_its_records_are_cut(size: int) -> None:
+    wire, channel, reader = await shaken()
+    text = [b"a", b"bc" * 100, b"d" * 16_384, b"e" * 20_000]
+    for part in text:
+        while part:
+            part = part[wire.server.write(part) :]
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.server.unwrap()
+    data = wire.outgoing.read()
+    for start in range(0, len(data), size):
+        channel.data_received(data[start : start + size])
+    assert b"".join(reader.pieces) == b"".join(text)
+    assert reader.ended
+    assert wire.closing
+    if size >= len(data):
+        assert len(reader.pieces) == 1
+
+
+async def test_a_forged_record_ends_the_connection_and_none_of_it_is_delivered() -> None:
+    wire, channel, reader = await shaken()
+    channel.data_received(wire.outgoing.read())
+    wire.server.write(b"true")
+    channel.data_received(wire.outgoing.read())
+    wire.server.write(b"false")
+    record = bytearray(wire.outgoing.read())
+    record[-1] ^= 1
+    channel.data_received(bytes(record))
+    assert reader.pieces == [b"true"]
+    assert wire.closing
+
+
+async def test_a_request_of_usual_size_is_one_record_and_one_write() -> None:
+    wire, channel, _ = await shaken()
+    writes: list[bytes] = []
+    wire.write = writes.append  # type: ignore[method-assign]
+    channel.write(b"x" * 16_000)
+    assert len(writes) == 1
+    wire.incoming.write(writes[0])
+    assert wire.server.read(20_000) == b"x" * 16_000
 
 
 # Through proxies
