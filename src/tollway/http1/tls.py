@@ -22,8 +22,8 @@ from tollway.http1.errors import TlsFailed
 _RECORD: Final = 16 * 1024
 """Bytes of text in the largest record (RFC 8446, section 5.1); more would be allocated for nothing."""
 
-_FLUSH_BYTES: Final = 256 * 1024
-"""Encrypted bytes gathered before they go down: 16 records, so that a large body is not held twice."""
+_SLICE: Final = 256 * 1024
+"""Bytes encrypted before they are sent on, so that a large body is not held a third time."""
 
 _VERIFY_REASONS: Final = {
     9: "the certificate is not valid yet",
@@ -127,12 +127,11 @@ class TlsChannel(asyncio.Protocol):
         self._above = protocol
 
     def write(self, data: bytes) -> None:
-        """Encrypt and send. One request up to 16 KiB is one record and one write below."""
+        """Encrypt and send. A usual request is one record and one write below."""
         try:
-            written = self._tls.write(data)
-            if written < len(data):
-                self._write_records(memoryview(data)[written:])
-            self._below.write(self._outgoing.read())
+            for start in range(0, len(data), _SLICE):
+                self._tls.write(data[start : start + _SLICE])  # all of it: memory is never full
+                self._below.write(self._outgoing.read())
         except ssl.SSLError:
             self._below.abort()
 
@@ -209,12 +208,6 @@ class TlsChannel(asyncio.Protocol):
         if ended:
             above.eof_received()
             self._below.close()
-
-    def _write_records(self, rest: memoryview) -> None:
-        while rest:
-            rest = rest[self._tls.write(rest) :]
-            if self._outgoing.pending >= _FLUSH_BYTES:
-                self._flush()
 
     def _offer_session(self, keep: Callable[[ssl.SSLSession], None]) -> None:
         self._keep_session = None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from scripted_upstream import Peer, answer, close, read, scripted, send, then, until
 from test_client import cancelled, fetch, fresh_client, soon
+from test_tls import server, trusting
 
 from tollway.http1.errors import Disconnected, FirstByteTimeout
 
@@ -42,7 +43,8 @@ async def test_the_pieces_of_a_body_go_out_as_they_come() -> None:
         assert upstream.connections == 1
 
 
-async def test_the_source_waits_for_the_upstream() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_the_source_waits_for_the_upstream(tls: bool) -> None:
     go = asyncio.Event()
     taken = 0
 
@@ -52,7 +54,10 @@ async def test_the_source_waits_for_the_upstream() -> None:
             taken += 1
             yield bytes(100_000)
 
-    async with scripted([until(go), read, send(answer())]) as upstream, fresh_client() as client:
+    async with (
+        scripted([until(go), read, send(answer())], tls=server() if tls else None) as upstream,
+        fresh_client(ssl_context=trusting()) as client,
+    ):
         upload = client.open_upload(upstream.origin, HEAD % 30_000_000, body(), deadline=soon())
         task = asyncio.ensure_future(upload)
         before = -1

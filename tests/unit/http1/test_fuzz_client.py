@@ -21,6 +21,7 @@ class Wire:
     """A channel that leads nowhere."""
 
     closing: bool = False
+    aborted: bool = False
     sent: list[bytes] = field(default_factory=list)
 
     def write(self, data: bytes) -> None:
@@ -29,7 +30,8 @@ class Wire:
     def close(self) -> None:
         self.closing = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closing = self.aborted = True
 
     def is_closing(self) -> bool:
         return self.closing

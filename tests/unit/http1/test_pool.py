@@ -89,6 +89,9 @@ def test_an_idle_connection_expires_and_a_stuck_one_is_aborted() -> None:
     connection.check(31.0)
     assert wire.closing
     assert pool.take(ORIGIN) is None
+    assert not wire.aborted
+    connection.check(31.3)
+    assert wire.aborted
 
 
 def test_the_last_released_is_the_first_taken_and_the_rest_is_bounded() -> None:

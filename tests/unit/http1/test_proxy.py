@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import pytest
 from scripted_upstream import POST, Peer, Step, answer, close, read, reset, scripted, send
 from test_client import fetch, fresh_client
+from test_fuzz_client import Wire
 
 from tollway.http1.errors import ConnectFailed, ConnectTimeout, TlsFailed
 from tollway.http1.limits import ClientLimits
 from tollway.http1.origin import Origin
-from tollway.http1.proxy import Proxies, Proxy
+from tollway.http1.proxy import Proxies, Proxy, open_tunnel
 
 HTTPS = Origin("https", "api.example.com", 443)
 PROXY = Origin("http", "proxy", 3128)
@@ -139,6 +140,11 @@ async def test_an_answer_of_the_proxy_that_is_no_tunnel_is_an_error(step: Step, 
     _, raised = await asked_for_a_tunnel(step, connect_s=0.2)
     assert type(raised) is error
     assert reason in raised.reason
+
+
+async def test_a_proxy_that_is_gone_before_it_is_asked_is_an_error() -> None:
+    with pytest.raises(ConnectFailed):
+        await open_tunnel(Wire(closing=True), HTTPS, Proxy(PROXY))
 
 
 async def test_a_tunnel_that_ends_before_tls_is_an_error() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -156,15 +156,10 @@ async def test_a_plain_upstream_is_not_taken_for_an_encrypted_one() -> None:
             await fetch(client, Origin("https", "localhost", upstream.origin.port))
 
 
-async def test_a_name_that_no_certificate_can_have_is_refused() -> None:
-    async with scripted() as upstream, fresh_client(ssl_context=trusting()) as client:
-        with pytest.raises(TlsFailed):
-            await client._dialer._encrypt(_Nowhere(), Origin("https", ".x", upstream.origin.port))
-
-
-class _Nowhere:
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
+@pytest.mark.parametrize(("wire", "host"), [(Wire(), ".x"), (Wire(closing=True), "localhost")])
+async def test_a_handshake_that_cannot_begin_is_an_error(wire: Wire, host: str) -> None:
+    with pytest.raises(TlsFailed):
+        await TlsChannel.start(wire, trusting()(), host)
 
 
 @pytest.mark.parametrize("part", [answer()[:-1], UNTIL_CLOSE + b"half"])
@@ -208,6 +203,15 @@ async def test_an_upstream_that_closes_or_speaks_while_idle_is_dropped() -> None
             assert (await fetch(client, upstream.origin)).body == b"fresh"
 
 
+async def test_an_upstream_that_speaks_before_the_first_request_is_dropped() -> None:
+    async with (
+        scripted([send(answer(b"unasked"))], tls=server()) as upstream,
+        fresh_client(ssl_context=trusting()) as client,
+    ):
+        await client._dialer.dial(upstream.origin, soon())
+        await upstream.gone()
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_second_connection_resumes_the_session_of_the_first(version: ssl.TLSVersion) -> None:
     context = server()
@@ -224,6 +228,18 @@ async def test_a_second_connection_resumes_the_session_of_the_first(version: ssl
             await asyncio.sleep(0)
         await fetch(client, upstream.origin)
         assert resumed == [False, True]
+
+
+async def test_a_bounded_number_of_sessions_is_kept() -> None:
+    async with (
+        scripted([read, send(answer())], tls=server()) as upstream,
+        fresh_client(ssl_context=trusting()) as client,
+    ):
+        sessions = client._dialer._sessions
+        sessions.update({Origin("https", "other", port): cast(ssl.SSLSession, None) for port in range(256)})
+        await fetch(client, upstream.origin)
+        assert len(sessions) == 256
+        assert upstream.origin in sessions
 
 
 async def test_a_session_is_never_offered_to_another_origin() -> None:
