@@ -1,0 +1,256 @@
+"""Failures are sorted by what providers really send."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.providers.classify import classify, clean, failure, read_problem, retry_after_s
+
+K = FailureKind
+
+
+def of(status: int, body: object = None, **headers: bytes) -> UpstreamFailure:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return classify(status, {name.replace("_", "-").encode(): value for name, value in headers.items()}, raw)
+
+
+def openai(message: str = "m", type: str | None = None, code: object = None, param: str | None = None) -> object:
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+def mistral(message: object, type: str | None = None, code: object = None) -> object:
+    return {"object": "error", "message": message, "type": type, "param": None, "code": code, "raw_status_code": 400}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, K.INVALID),
+        (204, K.INVALID),
+        (400, K.REQUEST),
+        (401, K.CREDENTIAL),
+        (402, K.CREDENTIAL),
+        (403, K.CREDENTIAL),
+        (404, K.MODEL),
+        (405, K.MODEL),
+        (408, K.TIMEOUT),
+        (409, K.SERVER),
+        (413, K.REQUEST),
+        (418, K.SERVER),
+        (422, K.REQUEST),
+        (429, K.BUSY),
+        (500, K.SERVER),
+        (502, K.SERVER),
+        (503, K.SERVER),
+        (504, K.TIMEOUT),
+        (520, K.SERVER),
+        (529, K.SERVER),
+    ],
+)
+def test_a_status_alone_decides(status: int, kind: FailureKind) -> None:
+    for body in (b"", b"<html>oops</html>", b"{}", b"null", b"[1]", b"\xff"):
+        found = of(status, body)
+        assert (found.kind, found.status) == (kind, status)
+        assert found.message
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (429, openai("You exceeded your current quota", "insufficient_quota", "insufficient_quota"), K.QUOTA),
+        (429, openai("no credit", "billing", "credit_balance_exhausted"), K.QUOTA),
+        (403, openai("no credit", "insufficient_quota", None), K.QUOTA),
+        (429, mistral("Service tier capacity exceeded for this model.", "invalid_request_error"), K.BUSY),
+        (429, {"message": "Requests rate limit exceeded"}, K.BUSY),
+        (400, openai("too long", "invalid_request_error", "context_length_exceeded", "messages"), K.CONTEXT),
+        (400, mistral("9 tokens, too large for model with 8 maximum context length", "x", "3051"), K.CONTEXT),
+        (413, openai("This model's maximum context length is 8 tokens"), K.CONTEXT),
+        (400, openai("filtered", None, "content_filter", "prompt"), K.CONTENT),
+        (403, {"error": {"message": "Content blocked by guardrail", "status": 403}, "guardrails": {}}, K.CONTENT),
+        (400, openai("violates our content policy", "invalid_request_error", "content_policy_violation"), K.CONTENT),
+        (400, mistral("Invalid model: x", "invalid_model", "1500"), K.MODEL),
+        (400, openai("The model does not exist", "invalid_request_error", "model_not_found"), K.MODEL),
+        (401, {"detail": "Unauthorized"}, K.CREDENTIAL),
+        (401, {"message": "Unauthorized", "request_id": "1"}, K.CREDENTIAL),
+        (400, mistral("Unexpected role", "invalid_request_message_order", "3230"), K.REQUEST),
+        (500, openai("maximum context length", "server_error", "insufficient_quota"), K.SERVER),
+        (503, openai("busy", "service_unavailable_error", "server_is_overloaded"), K.SERVER),
+    ],
+)  # fmt: skip
+def test_an_error_object_says_more_than_its_status(status: int, body: object, kind: FailureKind) -> None:
+    assert of(status, body).kind is kind
+
+
+NAME = {"loc": ["body", "messages", 0, "user", "name"], "msg": "Not permitted", "input": "SECRET"}
+STORE = {"loc": ["body", "store"], "msg": "Extra", "input": True}
+FUNCTION = {"loc": ["body", "tools", 1, "function"], "msg": "Missing"}
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param", "code"),
+    [
+        (openai("Bad n.", "invalid_request_error", "unknown_parameter", "n"), "Bad n.", "n", "unknown_parameter"),
+        ({"error": "plain text"}, "plain text", None, None),
+        (mistral("Expected last role", "invalid_request_message_order", "3230"), "Expected last role", None, "3230"),
+        (mistral("m", "x", 3001), "m", None, "3001"),
+        (mistral({"detail": [NAME]}), "messages[0].name: Not permitted", "messages[0].name", None),
+        ({"detail": [STORE, FUNCTION]}, "store: Extra; tools[1].function: Missing", "store", None),
+        ({"detail": [{"loc": [], "msg": "one"}], "message": [{"msg": "two"}], "code": 3001}, "one", None, "3001"),
+        ({"message": [{"loc": ["a"], "msg": "two"}]}, "a: two", "a", None),
+        ({"detail": "Not enough"}, "Not enough", None, None),
+        (b"just text", "just text", None, None),
+        (b"", "The provider refused the request.", None, None),
+        (b"<html>page</html>", "The provider refused the request.", None, None),
+        ({"error": {"message": 3, "code": []}}, "The provider refused the request.", None, None),
+    ],
+)
+def test_the_clients_fault_is_told_in_the_providers_words(
+    body: object, message: str, param: str | None, code: str | None
+) -> None:
+    found = of(422, body)
+    assert (found.kind, found.message, found.param, found.code) == (K.REQUEST, message, param, code)
+    assert found.type == "invalid_request_error"
+
+
+def test_what_is_too_long_or_filtered_has_openais_code() -> None:
+    assert (of(400, openai("prompt is too long")).code, of(400, openai("prompt is too long")).param) == (
+        "context_length_exceeded",
+        "messages",
+    )
+    assert of(400, openai("x", None, "content_policy_violation")).code == "content_filter"
+    assert of(413, b"").code == "request_too_large"
+
+
+@pytest.mark.parametrize("status", [401, 402, 404, 429, 500, 503, 302, 418])
+def test_what_a_provider_says_of_itself_is_not_told(status: int) -> None:
+    found = of(status, openai("Incorrect API key provided: sk-SECRET at 10.0.0.1", "SECRET", "SECRET", "SECRET"))
+    assert "SECRET" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk-proj-abc_DEF.123",
+        "sk-abc***xyz",
+        "Bearer abc.def",
+        "bearer\tabc",
+        "aB3dE5fG7hI9kL1mN3oP5qR7sT9uV1wX",
+        "10.20.30.40:8080",
+        "key_with-many_parts-0123456789-and-more",
+    ],
+)
+def test_secrets_and_addresses_are_masked(secret: str) -> None:
+    shown = clean(f"The value {secret} is wrong.")
+    assert shown == "The value *** is wrong."
+    assert secret not in repr(of(400, openai(f"wrong: {secret}", "t", secret, secret)))
+
+
+def test_words_stay_readable() -> None:
+    text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' (v1.2)."
+    assert clean(text) == text
+    assert clean("invalid_request_message_order_of_things") == "invalid_request_message_order_of_things"
+    assert clean("a\r\n\tb\x00c\u2028d") == "a b c d"
+    assert len(clean("ab " * 1000)) == 500
+
+
+@pytest.mark.parametrize(
+    "text", ["a-" * 50_000, "bearer " * 20_000, "bearer" + " " * 100_000, "1." * 50_000, "sk-" * 40_000]
+)
+def test_cleaning_takes_no_longer_for_the_worst_text(text: str) -> None:
+    started = time.perf_counter()
+    clean(text)
+    assert time.perf_counter() - started < 0.1
+
+
+DATE = b"Mon, 23 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({b"retry-after": b"7"}, 7.0),
+        ({b"retry-after": b" 0.5 "}, 0.5),
+        ({b"retry-after": b"-3"}, 0.0),
+        ({b"retry-after": b"1e3"}, None),
+        ({b"retry-after": b"nan"}, None),
+        ({b"retry-after": b"soon"}, None),
+        ({b"retry-after": b"\xff"}, None),
+        ({b"retry-after": b"9" * 15}, 86_400.0),
+        ({b"retry-after": b"9" * 400}, None),
+        ({b"retry-after-ms": b"174", b"retry-after": b"1"}, 0.174),
+        ({b"retry-after": b"Mon, 23 Nov 2026 12:00:30 GMT", b"date": DATE}, 30.0),
+        ({b"retry-after": b"Mon, 23 Nov 2026 11:00:00 GMT", b"date": DATE}, 0.0),
+        ({b"retry-after": b"Mon, 23 Nov 2026 12:00:30 GMT"}, None),
+        ({b"retry-after": b"Mon, 23 Nov 2026 12:00:30 GMT", b"date": b"x"}, None),
+        ({b"retry-after": b"Mon, 99 Nov 2026 12:00:30 GMT", b"date": DATE}, None),
+        ({b"retry-after": b"Mon, 23 Nov 2026 12:00:30 -0000", b"date": DATE}, None),
+    ],
+)
+def test_waiting_times_are_read_in_all_forms(headers: dict[bytes, bytes], expected: float | None) -> None:
+    assert retry_after_s(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Please try again in 174ms. Visit", 0.174),
+        ("Please try again in 6.596s.", 6.596),
+        ("Please try again in 1m30s.", 90.0),
+        ("Please try again in 2h.", 7200.0),
+        ("Please retry in 37.8s", 37.8),
+        ("Please try again in a while", None),
+        ("try again in " + "9" * 300 + "s", None),
+    ],
+)
+def test_waiting_times_are_read_from_the_text(text: str, expected: float | None) -> None:
+    found = of(429, openai(text))
+    assert found.retry_after_s == (pytest.approx(expected) if expected else None)
+
+
+def test_waiting_brings_no_money_back() -> None:
+    assert of(429, openai("x", "insufficient_quota"), retry_after=b"5").retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (openai("x", "server_error"), K.SERVER, 0),
+        (openai("x", "rate_limit_error"), K.BUSY, 0),
+        (mistral("x", "rate_limited", "1300"), K.BUSY, 0),
+        (openai("x", "invalid_request_error", "invalid_value"), K.REQUEST, 0),
+        (openai("maximum context length"), K.CONTEXT, 0),
+        (openai("x", None, 429), K.BUSY, 429),
+        (openai("x", None, 503), K.SERVER, 503),
+        (openai("x", "authentication_error"), K.CREDENTIAL, 0),
+        ({"error": "boom"}, K.SERVER, 0),
+    ],
+)
+def test_an_error_inside_a_good_answer_is_sorted_by_its_words(body: object, kind: FailureKind, status: int) -> None:
+    found = failure(200, read_problem(json.dumps(body).encode()))
+    assert (found.kind, found.status) == (kind, status)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["error", "message", "detail", "loc", "msg", "type", "code", "param"]), inner)
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.integers(100, 599), json_values | st.binary())
+def test_junk_raises_nothing(status: int, body: object) -> None:
+    found = of(status, body)
+    assert found.kind is not K.CONNECT
+    assert len(found.message) <= 500
+
+
+def test_a_huge_body_is_not_read() -> None:
+    assert of(400, b'{"message":"' + b"x" * 2_000_000 + b'"}').message == "The provider refused the request."

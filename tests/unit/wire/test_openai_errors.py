@@ -1,0 +1,186 @@
+"""Refusals as clients see them: statuses, codes and truthful headers."""
+
+import json
+
+import pytest
+
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.refusals import (
+    BadKey,
+    BadRequest,
+    CannotAccount,
+    ClientFault,
+    Draining,
+    ExpiredKey,
+    KeysUnavailable,
+    ModelNotAllowed,
+    ModelNotFound,
+    NoAnswer,
+    Refusal,
+    RevokedKey,
+    TooFast,
+    TooLarge,
+)
+from tollway.wire.openai_errors import HttpError, error_event, to_http
+
+K = FailureKind
+
+
+def seen(refusal: Refusal) -> tuple[int, str, dict[str, str], dict[str, str | None]]:
+    answer = to_http(refusal)
+    assert answer.headers == b"" or answer.headers.endswith(b"\r\n")
+    lines = answer.headers.decode().split("\r\n")[:-1]
+    headers = dict(line.split(": ", 1) for line in lines)
+    error = json.loads(answer.body)["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    return answer.status, error["code"], headers, error
+
+
+def no_answer(*kinds: FailureKind | UpstreamFailure) -> tuple[int, str, dict[str, str], dict[str, str | None]]:
+    failures = [kind if isinstance(kind, UpstreamFailure) else UpstreamFailure(kind, "SECRET") for kind in kinds]
+    return seen(NoAnswer(tuple((f"model-{number}", failure) for number, failure in enumerate(failures))))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "code", "param"),
+    [
+        (BadKey(), 401, "invalid_api_key", None),
+        (ExpiredKey(), 401, "expired_api_key", None),
+        (RevokedKey(), 401, "revoked_api_key", None),
+        (KeysUnavailable(), 503, "keys_unavailable", None),
+        (BadRequest("no", "n", "invalid_value"), 400, "invalid_value", "n"),
+        (BadRequest("big", None, "request_too_large", 413), 413, "request_too_large", None),
+        (ModelNotFound("m"), 400, "model_not_found", "model"),
+        (ModelNotFound("m", 404), 404, "model_not_found", "model"),
+        (ModelNotAllowed("m"), 403, "model_not_allowed", "model"),
+        (TooFast("requests", 5, 5, 1, 1.5), 429, "rate_limit_exceeded", None),
+        (TooLarge("tokens", 5, 6), 429, "rate_limit_exceeded", None),
+        (CannotAccount(), 503, "accounting_unavailable", None),
+        (Draining(), 503, "draining", None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_refusal_has_its_status_and_code(refusal: Refusal, status: int, code: str, param: str | None) -> None:
+    answer = seen(refusal)
+    assert (answer[0], answer[1], answer[3]["param"]) == (status, code, param)
+
+
+def test_a_bad_key_is_challenged() -> None:
+    assert seen(BadKey())[2] == {"www-authenticate": "Bearer"}
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "seconds", "milliseconds", "text"),
+    [(0.0, "1", "1", "1ms"), (0.1735, "1", "174", "174ms"), (1.0, "1", "1000", "1s"), (6.5955, "7", "6596", "6.596s")],
+)
+def test_waiting_times_are_true_and_rounded_up(wait_s: float, seconds: str, milliseconds: str, text: str) -> None:
+    _, _, headers, error = seen(TooFast("tokens", 100, 90, 20, wait_s))
+    assert headers == {"retry-after": seconds, "retry-after-ms": milliseconds}
+    assert error["type"] == "tokens"
+    assert error["message"] == (
+        "Rate limit reached for this API key on tokens per min (TPM): Limit 100, Used 90, Requested 20. "
+        f"Please try again in {text}."
+    )
+
+
+def test_what_never_fits_is_not_tried_again() -> None:
+    assert seen(TooLarge("tokens", 5, 6))[2] == {"x-should-retry": "false"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (UpstreamFailure(K.REQUEST, "bad", 422, "c", param="p"), 400),
+        (UpstreamFailure(K.REQUEST, "bad", 413, "c", param="p"), 413),
+        (UpstreamFailure(K.REQUEST, "bad", 0, "c", param="p"), 400),
+        (UpstreamFailure(K.CONTENT, "bad", 403, "c", param="p"), 400),
+    ],
+)
+def test_a_fault_of_the_client_is_told_as_the_provider_told_it(failure: UpstreamFailure, status: int) -> None:
+    answer = seen(ClientFault(failure))
+    assert answer[0] == status
+    assert answer[2] == {}
+    assert answer[3] == {"message": "bad", "type": "invalid_request_error", "param": "p", "code": "c"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status", "code"),
+    [
+        ([K.CONNECT], 502, "upstream_connection_error"),
+        ([K.TIMEOUT], 504, "upstream_timeout"),
+        ([K.TIMEOUT, K.SERVER], 502, "upstream_error"),
+        ([K.SERVER, K.TIMEOUT], 504, "upstream_timeout"),
+        ([K.TIMEOUT, K.RESTING], 504, "upstream_timeout"),
+        ([K.BROKEN], 502, "upstream_connection_error"),
+        ([K.INVALID], 502, "upstream_invalid_response"),
+        ([K.CREDENTIAL], 502, "upstream_auth_error"),
+        ([K.MODEL], 502, "upstream_model_not_found"),
+        ([K.BUSY], 429, "rate_limit_exceeded"),
+        ([K.BUSY, K.BUSY, K.RESTING, K.NO_CREDENTIAL], 429, "rate_limit_exceeded"),
+        ([K.BUSY, K.QUOTA], 429, "rate_limit_exceeded"),
+        ([K.QUOTA, K.QUOTA], 429, "insufficient_quota"),
+        ([K.BUSY, K.SERVER], 502, "upstream_error"),
+        ([K.QUOTA, K.SERVER], 502, "upstream_error"),
+        ([K.RESTING, K.RESTING], 503, "upstream_unavailable"),
+        ([K.NO_CREDENTIAL], 503, "no_provider_key"),
+        ([], 503, "no_provider_key"),
+    ],
+)
+def test_what_failed_decides_the_status(kinds: list[FailureKind], status: int, code: str) -> None:
+    answer = no_answer(*kinds)
+    assert answer[:2] == (status, code)
+    assert answer[2] == {"x-should-retry": "false"}
+
+
+def test_overload_everywhere_is_overload() -> None:
+    overloaded = UpstreamFailure(K.SERVER, "", 503)
+    assert no_answer(overloaded, overloaded)[0] == 503
+    assert no_answer(overloaded, K.BUSY)[0] == 503
+    assert no_answer(overloaded, UpstreamFailure(K.SERVER, "", 500))[0] == 502
+
+
+def test_the_shortest_true_wait_is_passed_on() -> None:
+    def busy(wait_s: float | None) -> UpstreamFailure:
+        return UpstreamFailure(K.BUSY, "", 429, retry_after_s=wait_s)
+
+    assert no_answer(busy(7.2), busy(None), busy(3.5))[2] == {"retry-after": "4", "retry-after-ms": "3500"}
+    assert no_answer(busy(7.2), K.SERVER)[2] == {"x-should-retry": "false"}
+    assert no_answer(UpstreamFailure(K.RESTING, "", retry_after_s=2.0))[2] == {
+        "retry-after": "2",
+        "retry-after-ms": "2000",
+    }
+    assert no_answer(UpstreamFailure(K.QUOTA, "", 429, retry_after_s=2.0))[2] == {"x-should-retry": "false"}
+
+
+def test_all_that_was_tried_is_listed_in_our_own_words() -> None:
+    message = no_answer(UpstreamFailure(K.SERVER, "SECRET", 500), K.TIMEOUT)[3]["message"]
+    assert message == (
+        "No provider could answer (model-0: the provider failed (status 500); model-1: the provider took too long)."
+    )
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_only_words_about_the_request_are_a_providers_own(kind: FailureKind) -> None:
+    failure = UpstreamFailure(kind, "SECRET", 500)
+    shown = to_http(NoAnswer((("m", failure),)))
+    assert b"SECRET" not in shown.body
+    assert (b"SECRET" in error_event(failure)) is (kind in (K.REQUEST, K.CONTEXT, K.CONTENT))
+
+
+def test_the_event_that_ends_a_stream_is_one_frame() -> None:
+    event = error_event(UpstreamFailure(K.TIMEOUT, ""))
+    assert event.startswith(b"data: {")
+    assert event.endswith(b"}\n\n")
+    assert event.count(b"\n") == 2
+    error = json.loads(event[6:])["error"]
+    assert (error["type"], error["code"]) == ("server_error", "upstream_timeout")
+
+
+def test_a_long_name_is_cut() -> None:
+    assert len(to_http(ModelNotFound("x" * 10_000)).body) < 400
+
+
+def test_the_code_is_there_for_metrics() -> None:
+    assert isinstance(to_http(BadKey()), HttpError)
+    assert to_http(BadKey()).code == "invalid_api_key"
+    assert to_http(BadRequest("no")).code == "invalid_request_error"
