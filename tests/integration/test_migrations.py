@@ -80,6 +80,21 @@ async def test_a_newer_schema_is_left_alone(postgres_url: str) -> None:
         assert not await migrate(connection)
 
 
+async def test_rows_of_a_restored_dump_do_not_name_transactions_to_come(postgres_url: str) -> None:
+    async with connected(postgres_url) as connection:
+        await connection.execute("""
+            SET session_replication_role = replica;
+            UPDATE tollway.models SET changed_in = '99999999';
+            SET session_replication_role = origin;
+        """)
+        await migrate(connection)
+        newest = "SELECT max(changed_in::text::bigint) FROM tollway.models"
+        first = await connection.fetchval(newest)
+        assert first < await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        await migrate(connection)
+        assert await connection.fetchval(newest) == first
+
+
 async def test_tables_of_the_predecessor_are_not_touched(empty_postgres_url: str) -> None:
     async with connected(empty_postgres_url) as connection:
         await connection.execute('CREATE TABLE "Users" (id integer); INSERT INTO "Users" VALUES (1)')

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import asyncpg
 
+from tollway.store.postgres import query
+
 _log = logging.getLogger("tollway.migrate")
 
 _DIRECTORY = Path(__file__).parent / "migrations"
@@ -30,6 +32,7 @@ async def migrate(connection: asyncpg.Connection) -> bool:
     pause_s = _FIRST_PAUSE_S
     while True:
         if (await _version(connection) or "") >= head():
+            await connection.execute(query("restamp"))
             return False
         try:
             return await _upgrade(connection)
