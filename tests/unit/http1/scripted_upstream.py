@@ -88,6 +88,8 @@ class Upstream:
     async def gone(self, connection: int = 0) -> None:
         """Wait until this connection has ended, by whichever side."""
         async with asyncio.timeout(5):
+            while self.connections <= connection:
+                await asyncio.sleep(0)
             await self.ends[connection].wait()
 
 
