@@ -36,7 +36,6 @@ BATCH_TIMEOUT_S = 30.0
 _log = logging.getLogger(__name__)
 
 _POISON = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, OverflowError)
-_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 _COLUMNS = (
     "attempt_id",
@@ -129,7 +128,7 @@ class Poster:
         while True:
             try:
                 await self.post()
-            except _AWAY as error:
+            except Exception as error:  # whatever it is, asyncpg has many: posting must go on when it is over
                 if not self.figures.away:
                     _log.warning("settlements wait in their journals, PostgreSQL takes none: %r", error)
                 self.figures.away = True
@@ -146,15 +145,15 @@ class Poster:
 
         Raises what asyncpg raises while PostgreSQL is away: nothing is lost, call again.
         """
-        failed: BaseException | None = None
+        failed: Exception | None = None
         behind_bytes = 0
         for path in sorted(self._directory.glob(f"[!.]*{SUFFIX}")):
             with contextlib.suppress(FileNotFoundError):  # another poster was quicker
-                behind_bytes += path.stat().st_size - self._positions.get(path.name, 0)
                 try:
                     await self._post_journal(path)
-                except _AWAY as error:
-                    failed = error  # the other journals may fare better
+                except Exception as error:  # the other journals may fare better
+                    failed = error if path.exists() else failed
+                behind_bytes += path.stat().st_size - self._positions.get(path.name, 0)
         self.figures.behind_bytes = behind_bytes
         if failed is not None:
             raise failed
@@ -166,8 +165,6 @@ class Poster:
             chunk = read_records(path, position, abandoned=abandoned)
             if chunk.position == position:
                 break
-            for piece in chunk.damaged:
-                self._set_aside(path, piece, "a damaged piece of a journal")
             position = await self._post_chunk(path, position, chunk)
             self._positions[path.name] = position
         if abandoned:
@@ -178,26 +175,29 @@ class Poster:
     async def _post_chunk(self, path: Path, position: int, chunk: Chunk) -> int:
         try:
             rows = [_row(record) for record in chunk.records]
-            return await self._commit(path.name, position, rows, chunk.position)
+            return await self._commit(path, position, rows, chunk.position, chunk.damaged)
         except _POISON as error:
             if len(chunk.records) > 1:
                 return await self._post_halves(path, position, chunk)
-            self._set_aside(path, msgspec.json.encode(chunk.records), f"a settlement that PostgreSQL refuses ({error})")
-            return await self._commit(path.name, position, [], chunk.position)
+            _log.error("PostgreSQL refuses a settlement: %s", error)
+            aside = [*chunk.damaged, msgspec.json.encode(chunk.records)]
+            return await self._commit(path, position, [], chunk.position, aside)
 
     async def _post_halves(self, path: Path, position: int, chunk: Chunk) -> int:
         """The batch holds poison: halve it until that is alone."""
         half = len(chunk.records) // 2
         middle = chunk.ends[half - 1]
-        first = Chunk(chunk.records[:half], chunk.ends[:half], middle, [])
+        first = Chunk(chunk.records[:half], chunk.ends[:half], middle, chunk.damaged)
         second = Chunk(chunk.records[half:], chunk.ends[half:], chunk.position, [])
         reached = await self._post_chunk(path, position, first)
         return await self._post_chunk(path, middle, second) if reached == middle else reached
 
-    async def _commit(self, file: str, position: int, rows: Sequence[tuple[object, ...]], following: int) -> int:
+    async def _commit(
+        self, path: Path, position: int, rows: Sequence[tuple[object, ...]], following: int, aside: Sequence[bytes]
+    ) -> int:
         """Post the rows and move the position in one transaction; returns where to read on."""
         async with asyncio.timeout(BATCH_TIMEOUT_S), self._pool.acquire() as connection, connection.transaction():
-            known: int = await connection.fetchval(_CLAIM, file)
+            known: int = await connection.fetchval(_CLAIM, path.name)
             if known != position:
                 return known  # another poster was here, or this one before it was restarted
             posted = 0
@@ -205,19 +205,24 @@ class Poster:
                 await connection.execute(_CREATE_STAGE)
                 await connection.copy_records_to_table(_STAGE, columns=_COLUMNS, records=rows)
                 posted = await connection.fetchval(_POST)
-            await connection.execute(_ADVANCE, file, following)
+            await connection.execute(_ADVANCE, path.name, following)
+            if aside:
+                _set_aside(path.with_suffix(".aside"), aside)
         self.figures.posted += posted
+        self.figures.set_aside += len(aside)
         return following
 
-    def _set_aside(self, journal: Path, piece: bytes, what: str) -> None:
-        """Keep what cannot be posted where a person can look at it; on disk before the position passes it."""
-        beside = journal.with_suffix(".aside")
-        with beside.open("ab") as file:
-            file.write(piece + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.figures.set_aside += 1
-        _log.error("%s is set aside in %s (%d bytes)", what, beside.name, len(piece))
+
+def _set_aside(beside: Path, pieces: Sequence[bytes]) -> None:
+    """Keep what cannot be posted where a person can look at it."""
+    with beside.open("ab") as file:
+        file.writelines(piece + b"\n" for piece in pieces)
+        file.flush()
+        os.fsync(file.fileno())
+    size = sum(map(len, pieces))
+    _log.error(
+        "%d pieces of a journal (%d bytes) cannot be posted, they are set aside in %s", len(pieces), size, beside
+    )
 
 
 def _row(record: Settlement) -> tuple[object, ...]:
