@@ -1,0 +1,485 @@
+"""The control plane as a process on a real PostgreSQL, spoken to over its socket as a worker does."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.connections import connected
+from tollway.accounting.journal import Journal
+from tollway.accounting.records import Settlement
+from tollway.admission.authenticate import KeyHasher
+from tollway.database import vault_of
+from tollway.domain.keys import Secret, is_well_formed
+from tollway.domain.usage import Usage
+from tollway.observe.metrics import Gauges, Metrics
+from tollway.settings import ChildConfig, Settings, read
+from tollway.store.vault import provider_key_binding
+from tollway.supervisor import listen_privately
+
+pytest_plugins = ["fakes.postgres"]
+
+PATIENCE_S = 15.0
+KEY = Secret("5e" * 32)
+
+
+class ControlPlane:
+    """The process, its socket, and what a supervisor would hold."""
+
+    def __init__(self, directory: Path, database_url: str, **environ: str) -> None:
+        settings = read({"TOLLWAY_HOME": str(directory), "LOG_LEVEL": "debug", **environ})
+        assert isinstance(settings, Settings), settings
+        self.settings = settings
+        self.database_url = database_url
+        self.path = directory / "control.sock"
+        self.journals = directory / "journals"
+        self.journals.mkdir()
+        self.vault = vault_of(settings, KEY)
+        self.listener = listen_privately(self.path)
+        config = ChildConfig(
+            settings=settings,
+            database_url=Secret(database_url),
+            encryption_key=KEY,
+            control_socket=self.path,
+            journals=self.journals,
+            listen_fd=self.listener.fileno(),
+        )
+        self.log = directory / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tollway.controlplane"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=[self.listener.fileno()],
+            )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(config.encode())
+        self.process.stdin.flush()
+        began = time.monotonic()
+        assert self.process.stdout.readline() == b"ready\n", self.log.read_text()
+        self.ready_after_s = time.monotonic() - began
+
+    def stop(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"stop\n")
+        self.process.stdin.flush()
+        return self.process.wait(PATIENCE_S)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.listener):
+            assert pipe is not None
+            pipe.close()
+
+    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> "Reply":
+        connection = UnixConnection(self.path)
+        head = {"Host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        connection.request(method, path, body, head)
+        response = connection.getresponse()
+        reply = Reply(response.status, dict(response.getheaders()), response.read())
+        connection.close()
+        return reply
+
+    def post(self, path: str, body: Any = None, **headers: str) -> "Reply":
+        return self.call("POST", path, None if body is None else json.dumps(body).encode(), **headers)
+
+    def row(self, statement: str, *arguments: object) -> Any:
+        async def fetch() -> Any:
+            async with connected(self.database_url) as connection:
+                return await connection.fetchrow(statement, *arguments)
+
+        return asyncio.run(fetch())
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE_S)
+        self.sock.connect(str(self._path))
+
+
+class Reply:
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = {name.lower(): value for name, value in headers.items()}
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def refusal(self) -> tuple[int, str | None, str | None]:
+        error = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        return self.status, error["code"], error["param"]
+
+
+Start = Callable[..., ControlPlane]
+
+
+@pytest.fixture
+def start(tmp_path: Path, postgres_url: str) -> Iterator[Start]:
+    made: list[ControlPlane] = []
+
+    def make(database_url: str = postgres_url, **environ: str) -> ControlPlane:
+        made.append(ControlPlane(tmp_path, database_url, **environ))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+@pytest.fixture
+def control(start: Start) -> ControlPlane:
+    return start()
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_a_key_is_made_without_a_body_and_works_at_once(control: ControlPlane) -> None:
+    made = control.post("/api/generate-virtual-key")
+    assert made.status == 200
+    assert set(made.json) == {"virtualKey", "id"}
+    assert is_well_formed(made.json["virtualKey"])
+    assert int(made.headers["x-tollway-config-revision"]) > 0
+    assert made.headers["cache-control"] == "no-store"
+    hashed = KeyHasher(control.vault.pepper)(made.json["virtualKey"].encode())
+    row = control.row("SELECT * FROM tollway.virtual_keys WHERE hash = $1", hashed)
+    assert (row["id"], row["requests_per_minute"], row["tokens_per_minute"]) == (made.json["id"], 60, 100_000)
+    assert made.json["virtualKey"] not in str(dict(row))
+
+
+def test_a_key_is_made_to_measure(control: ControlPlane) -> None:
+    expiry = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
+    body = {
+        "name": "Team Search",
+        "requestsPerMinute": 0,
+        "tokensPerMinute": None,
+        "models": ["gpt-4o", "demo/echo"],
+        "expiresAt": expiry.isoformat(),
+    }
+    made = control.post("/api/generate-virtual-key", body)
+    assert made.status == 200
+    row = control.row("SELECT * FROM tollway.virtual_keys WHERE id = $1", made.json["id"])
+    assert (row["name"], row["requests_per_minute"], row["tokens_per_minute"]) == ("Team Search", 0, None)
+    assert (row["allowed_models"], row["expires_at"]) == (["gpt-4o", "demo/echo"], expiry)
+
+
+WRONG_NEW_KEYS: list[tuple[bytes, str | None]] = [
+    (b"{", None),
+    (b"[]", None),
+    (b"null", None),
+    (b"\xff", None),
+    (b'{"requestsPerMinute": "60"}', "requestsPerMinute"),
+    (b'{"requestsPerMinute": -1}', "requestsPerMinute"),
+    (b'{"requestsPerMinute": 1.5}', "requestsPerMinute"),
+    (b'{"tokensPerMinute": 3000000000}', "tokensPerMinute"),
+    (b'{"models": "gpt-4o"}', "models"),
+    (b'{"models": [5]}', "models"),
+    (b'{"name": "a\\u0000b"}', "name"),
+    (b'{"expiresAt": "2020-01-01T00:00:00Z"}', "expiresAt"),
+    (b'{"expiresAt": "2999-01-01T00:00:00"}', "expiresAt"),
+    (b'{"requestPerMinute": 60}', "requestPerMinute"),
+]
+
+
+def test_a_wrong_body_makes_no_key(control: ControlPlane) -> None:
+    for body, param in WRONG_NEW_KEYS:
+        status, _, named = control.call("POST", "/api/generate-virtual-key", body).refusal
+        assert (status, named) == (400, param), body
+    assert control.row("SELECT count(*) FROM tollway.virtual_keys")[0] == 0
+
+
+def test_a_body_that_is_too_large_is_refused(control: ControlPlane) -> None:
+    reply = control.call("POST", "/api/save-keys", b'{"virtualKey": "' + b"x" * 100_000 + b'"}')
+    assert reply.refusal == (413, "request_too_large", None)
+
+
+def test_provider_keys_are_stored_encrypted_cleared_and_left_alone(control: ControlPlane) -> None:
+    made = control.post("/api/generate-virtual-key").json
+
+    def stored() -> dict[str, str | None]:
+        row = control.row('SELECT "openaiKey", "mistralKey" FROM "Users" WHERE id = $1', made["id"])
+        opened: dict[str, str | None] = {}
+        for provider in ("openai", "mistral"):
+            sealed = row[f"{provider}Key"]
+            secret = control.vault.decrypt(sealed, provider_key_binding(made["id"], provider)) if sealed else None
+            opened[provider] = None if secret is None else secret.reveal()
+        return opened
+
+    def save(**keys: str) -> None:
+        saved = control.post("/api/save-keys", {"virtualKey": made["virtualKey"], **keys})
+        assert (saved.status, saved.json) == (200, {"message": "API keys saved successfully."})
+        assert int(saved.headers["x-tollway-config-revision"]) > 0
+
+    save(openaiKey="sk-openai", mistralKey="mistral-one")
+    assert stored() == {"openai": "sk-openai", "mistral": "mistral-one"}
+    save(mistralKey="mistral-two")
+    assert stored() == {"openai": "sk-openai", "mistral": "mistral-two"}
+    save(openaiKey="")
+    assert stored() == {"openai": None, "mistral": "mistral-two"}
+    save()
+    assert stored() == {"openai": None, "mistral": "mistral-two"}
+
+
+NOT_SAVED: list[tuple[dict[str, Any], tuple[int, str, str]]] = [
+    ({}, (400, "invalid_request", "virtualKey")),
+    ({"virtualKey": 5}, (400, "invalid_request", "virtualKey")),
+    ({"virtualKey": "{key}", "openaiKey": None}, (400, "invalid_request", "openaiKey")),
+    ({"virtualKey": "{key}", "mistralKey": ["x"]}, (400, "invalid_request", "mistralKey")),
+    ({"virtualKey": "{key}", "openaiKey": "line\nbreak"}, (400, "invalid_provider_key", "openaiKey")),
+    ({"virtualKey": "{key}", "mistralKey": "ключ"}, (400, "invalid_provider_key", "mistralKey")),
+    ({"virtualKey": "unknown"}, (404, "virtual_key_not_found", "virtualKey")),
+    ({"virtualKey": ""}, (404, "virtual_key_not_found", "virtualKey")),
+    ({"virtualKey": "'\"; --\u0000%_"}, (404, "virtual_key_not_found", "virtualKey")),
+]
+
+
+def test_what_cannot_be_saved_is_refused_and_changes_nothing(control: ControlPlane) -> None:
+    key = control.post("/api/generate-virtual-key").json["virtualKey"]
+    for body, refusal in NOT_SAVED:
+        filled = {name: key if value == "{key}" else value for name, value in body.items()}
+        assert control.post("/api/save-keys", filled).refusal == refusal, body
+    assert control.row("SELECT count(*) FROM tollway.provider_keys")[0] == 0
+
+
+def test_a_revoked_key_takes_no_provider_keys(control: ControlPlane) -> None:
+    made = control.post("/api/generate-virtual-key").json
+    control.row("UPDATE tollway.virtual_keys SET revoked_at = now() WHERE id = $1 RETURNING id", made["id"])
+    assert control.post("/api/save-keys", {"virtualKey": made["virtualKey"]}).status == 404
+
+
+def test_without_an_admin_key_browsers_of_strangers_are_refused(control: ControlPlane) -> None:
+    for method, path in (("POST", "/api/generate-virtual-key"), ("POST", "/api/save-keys"), ("GET", "/metrics")):
+        for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+            assert control.call(method, path, **headers).status == 403, (path, headers)
+
+
+def test_with_an_admin_key_everything_needs_it(start: Start) -> None:
+    control = start(ADMIN_KEY="admin-key-of-this-test")
+    admin = {"Authorization": "Bearer admin-key-of-this-test"}
+    for method, path in (("POST", "/api/generate-virtual-key"), ("POST", "/api/save-keys"), ("GET", "/metrics")):
+        refused = control.call(method, path)
+        assert refused.refusal == (401, "invalid_api_key", None)
+        assert refused.headers["www-authenticate"] == "Bearer"
+    assert control.call("GET", "/metrics", **admin).status == 200
+    key = control.post("/api/generate-virtual-key", **admin).json["virtualKey"]
+    other = control.post("/api/generate-virtual-key", **admin).json["virtualKey"]
+    body = {"virtualKey": key, "openaiKey": "sk-x"}
+    assert control.post("/api/save-keys", body, Authorization=f"Bearer {key}").status == 200
+    assert control.post("/api/save-keys", body, Authorization=f"Bearer {other}").status == 401
+    assert control.post("/api/save-keys", body, **admin).status == 200
+
+
+def test_every_route_is_known_here(control: ControlPlane) -> None:
+    """A new route must say who may use it: here, and in the tests above."""
+    from tollway.accounting.posting import PostingFigures
+    from tollway.controlplane.app import control_plane
+
+    app = control_plane(control.settings, None, control.vault, PostingFigures())  # type: ignore[arg-type]
+    assert sorted(route.path for route in app.routes) == [  # type: ignore[attr-defined]
+        "/api/generate-virtual-key",
+        "/api/save-keys",
+        "/demo/v1/chat/completions",
+        "/internal/metrics/{worker:int}",
+        "/metrics",
+    ]
+    assert control.call("GET", "/nowhere").refusal == (404, None, None)
+    wrong = control.call("GET", "/api/save-keys")
+    assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
+
+
+def test_what_a_worker_reports_is_shown(control: ControlPlane) -> None:
+    counted = Metrics()
+    counted.answered("m", "openai", 200, 0.1, Usage(1, 2))
+    report = counted.report(Gauges(inflight_requests=3)).encode()
+    assert control.call("POST", "/internal/metrics/0", report).status == 204
+    shown = control.call("GET", "/metrics").body.decode()
+    assert 'tollway_requests_total{model="m",provider="openai",status="200"} 1.0' in shown
+    assert 'tollway_inflight_requests{worker="0"} 3.0' in shown
+    for junk in (b"", b"{}", b"[1,2,3]", secrets.token_bytes(50)):
+        assert control.call("POST", "/internal/metrics/0", junk).status == 400
+
+
+def settlement(key_id: str, attempt_id: str) -> Settlement:
+    return Settlement(
+        attempt_id=attempt_id,
+        call_id=attempt_id,
+        attempt=1,
+        key_id=key_id,
+        model="m",
+        provider="openai",
+        upstream_model="m",
+        started_unix=time.time(),
+        duration_ms=12,
+        first_byte_ms=5,
+        status=200,
+        outcome="ok",
+        stream=False,
+        state="exact",
+        input_tokens=10,
+        cached_input_tokens=0,
+        output_tokens=5,
+        reasoning_tokens=0,
+        cost=1_500_000,
+        scale=12,
+        priced=True,
+        charged=True,
+        price_input=100_000,
+        price_cached=100_000,
+        price_output=100_000,
+        revision=1,
+    )
+
+
+def test_settlements_are_in_the_ledger_within_two_seconds_and_all_of_them_at_the_end(control: ControlPlane) -> None:
+    made = control.post("/api/generate-virtual-key").json
+    journal = Journal(control.journals, time.time())
+    journal.append(settlement(made["id"], "first"))
+
+    def total() -> Decimal:
+        return control.row('SELECT "totalCost" FROM "Users" WHERE id = $1', made["id"])[0]
+
+    began = time.monotonic()
+    eventually(lambda: total() == Decimal("0.0000015"), "not posted")
+    assert time.monotonic() - began < 2
+    for number in range(100):
+        journal.append(settlement(made["id"], f"more {number}"))
+    assert control.stop() == 0
+    assert total() == Decimal("0.0001515")
+
+
+def test_a_model_without_a_price_gets_the_listed_one(control: ControlPlane) -> None:
+    control.row(
+        'INSERT INTO "LLMModels" (name, provider) VALUES ($1, $2) RETURNING name', "gpt-4o-2024-08-06", "openai"
+    )
+    question = "SELECT input_cost_per_1k FROM tollway.builtin_prices WHERE model = 'gpt-4o-2024-08-06'"
+    eventually(lambda: control.row(question), "not looked up")
+    assert control.row(question)[0] == Decimal("0.0025")
+
+
+def test_it_obeys_the_supervisor_and_no_signal(control: ControlPlane) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        control.process.send_signal(number)
+    assert control.post("/api/generate-virtual-key").status == 200
+    assert control.stop() == 0
+
+
+def test_it_ends_when_the_supervisor_is_gone(control: ControlPlane) -> None:
+    assert control.process.stdin is not None
+    control.process.stdin.close()
+    assert control.process.wait(PATIENCE_S) == 0
+
+
+def test_it_is_ready_within_a_second(control: ControlPlane) -> None:
+    assert control.ready_after_s < 1.5, "half a second for a machine that is busy with other tests"
+
+
+def test_while_the_database_is_away_it_says_so_and_recovers(start: Start, postgres_url: str) -> None:
+    with Relay(postgres_url) as relay:
+        control = start(relay.url)
+        made = control.post("/api/generate-virtual-key").json
+        relay.cut()
+        assert control.post("/api/generate-virtual-key").refusal == (503, "database_unavailable", None)
+        Journal(control.journals, time.time()).append(settlement(made["id"], "while it was away"))
+        eventually(lambda: b"tollway_database_up 0.0" in control.call("GET", "/metrics").body, "not noticed")
+        relay.mend()
+        eventually(lambda: control.post("/api/generate-virtual-key").status == 200, "did not recover")
+        eventually(lambda: b"tollway_ledger_entries_total 1.0" in control.call("GET", "/metrics").body, "not posted")
+
+
+class Relay:
+    """A way to PostgreSQL that can be cut and mended."""
+
+    def __init__(self, url: str) -> None:
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(url)
+        assert parts.hostname is not None and parts.port is not None
+        self._target = (parts.hostname, parts.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open = True
+        self._sockets: list[socket.socket] = []
+        port = self._listener.getsockname()[1]
+        self.url = parts._replace(netloc=parts.netloc.rpartition(":")[0] + f":{port}").geturl()
+
+    def __enter__(self) -> "Relay":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        self._open = False
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._open = True
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                inner, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._open:
+                inner.close()
+                continue
+            outer = socket.create_connection(self._target)
+            self._sockets += [inner, outer]
+            for source, sink in ((inner, outer), (outer, inner)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+def test_it_prints_no_secret(start: Start) -> None:
+    control = start(ADMIN_KEY="canary-admin-key", OPENAI_API_KEY="sk-canary-platform-key")
+    admin = {"Authorization": "Bearer canary-admin-key"}
+    key = control.post("/api/generate-virtual-key", **admin).json["virtualKey"]
+    control.post("/api/save-keys", {"virtualKey": key, "openaiKey": "sk-canary-provider-key"}, **admin)
+    control.post("/api/save-keys", {"virtualKey": key, "openaiKey": "sk-canary broken"}, **admin)
+    control.post("/api/generate-virtual-key", Authorization="Bearer canary-wrong")
+    assert control.stop() == 0
+    printed = control.log.read_text()
+    assert "canary" not in printed
+    assert key not in printed
+    assert KEY.reveal() not in printed
