@@ -16,7 +16,7 @@ from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, members
+from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_utf8, members
 
 _PATH = b"/chat/completions"
 
@@ -77,6 +77,8 @@ def _whole(body: bytes, _: ChatCall) -> ChatResult | UpstreamFailure:
         reply = _decode_reply(body)
     except UNREADABLE:
         return classify.no_answer(body)
+    if not is_utf8(body):
+        return classify.NO_ANSWER
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     return ChatResult(body, usage, 0 if usage else said_bytes(body))
 

@@ -72,3 +72,24 @@ def test_another_status_is_classified(dialect: str) -> None:
     assert isinstance(result, UpstreamFailure)
     assert (result.kind, result.retry_after_s, result.status) == (FailureKind.BUSY, 3.0, 429)
     assert result == CHAT[dialect].classify(429, {b"retry-after": b"3"}, b"")
+
+
+@pytest.mark.parametrize("dialect", CHAT)
+def test_an_answer_that_is_no_utf8_is_none(dialect: str) -> None:
+    body = b'{"choices":[{"message":{"content":"\xff"}}]}'
+    assert isinstance(CHAT[dialect].decode(200, {}, body, call({})), UpstreamFailure)
+
+
+@pytest.mark.parametrize("dialect", CHAT)
+def test_an_object_in_place_of_a_stream_needs_a_message(dialect: str) -> None:
+    decoder = CHAT[dialect].decoder(call({"stream": True}))
+    assert decoder.feed(b'{"choices":[{"index":0}]}') + decoder.close() == b""
+    assert decoder.failure is not None
+    assert (decoder.failure.kind, decoder.started) == (FailureKind.INVALID, False)
+
+
+def test_a_tier_that_is_none_is_not_told() -> None:
+    body = b'{"choices":[{"message":{"content":"x"}}],"usage":{"service_tier":3}}'
+    result = CHAT["mistral"].decode(200, {}, body, call({"service_tier": "auto"}))
+    assert isinstance(result, ChatResult)
+    assert b"service_tier" not in result.body

@@ -10,6 +10,7 @@ from tollway.domain.refusals import (
     BadRequest,
     CannotAccount,
     ClientFault,
+    ControlPlaneAway,
     Draining,
     ExpiredKey,
     KeysUnavailable,
@@ -56,6 +57,7 @@ def no_answer(*kinds: FailureKind | UpstreamFailure) -> tuple[int, str, dict[str
         (TooFast("requests", 5, 5, 1, 1.5), 429, "rate_limit_exceeded", None),
         (TooLarge("tokens", 5, 6), 429, "rate_limit_exceeded", None),
         (CannotAccount(), 503, "accounting_unavailable", None),
+        (ControlPlaneAway(), 503, "control_plane_away", None),
         (Draining(), 503, "draining", None),
     ],
     ids=lambda value: type(value).__name__,
@@ -81,6 +83,12 @@ def test_waiting_times_are_true_and_rounded_up(wait_s: float, seconds: str, mill
         "Rate limit reached for this API key on tokens per min (TPM): Limit 100, Used 90, Requested 20. "
         f"Please try again in {text}."
     )
+
+
+@pytest.mark.parametrize("refusal", [KeysUnavailable(), CannotAccount(), ControlPlaneAway(), Draining()])
+def test_what_passes_may_be_tried_again(refusal: Refusal) -> None:
+    headers = seen(refusal)[2]
+    assert int(headers["retry-after"]) * 1000 == int(headers["retry-after-ms"])
 
 
 def test_what_never_fits_is_not_tried_again() -> None:
