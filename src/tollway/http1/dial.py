@@ -6,7 +6,6 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
 
 from tollway.http1.channel import Channel, Silence
 from tollway.http1.errors import ConnectFailed, ConnectTimeout, TotalTimeout
@@ -20,9 +19,6 @@ AddressPolicy = Callable[[Address], bool]
 
 Resolver = Callable[[str, int], Awaitable[list[Address]]]
 """Host and port to addresses, the best first; raises OSError or UnicodeError."""
-
-_MAX_SESSIONS: Final = 256
-"""Origins whose TLS session is kept, a few KiB each: resuming halves the CPU of a handshake."""
 
 
 def any_address(address: Address) -> bool:
@@ -53,7 +49,6 @@ class Dialer:
         self._proxies = proxies
         self._policy = address_policy
         self._resolver = resolver
-        self._sessions: dict[Origin, ssl.SSLSession] = {}
 
     async def dial(self, origin: Origin, deadline: float) -> tuple[Channel, Proxy | None]:
         """Return an open channel, and the proxy that wants requests on it in absolute form, if there is one.
@@ -125,13 +120,7 @@ class Dialer:
     async def _encrypt(self, channel: Channel, place: Origin) -> TlsChannel:
         if self._context is None:
             self._context = self._make_context()
-
-        def keep(session: ssl.SSLSession) -> None:
-            if len(self._sessions) >= _MAX_SESSIONS:
-                self._sessions.pop(next(iter(self._sessions)))
-            self._sessions[place] = session
-
-        return await TlsChannel.start(channel, self._context, place.host, self._sessions.get(place), keep)
+        return await TlsChannel.start(channel, self._context, place.host)
 
 
 async def _connect_unix(path: str) -> asyncio.Transport:

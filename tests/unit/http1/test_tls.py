@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trustme
@@ -210,47 +210,6 @@ async def test_an_upstream_that_speaks_before_the_first_request_is_dropped() -> 
     ):
         await client._dialer.dial(upstream.origin, soon())
         await upstream.gone()
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_second_connection_resumes_the_session_of_the_first(version: ssl.TLSVersion) -> None:
-    context = server()
-    context.minimum_version = context.maximum_version = version
-    resumed = []
-
-    async def note(peer: Peer) -> None:
-        resumed.append(peer.writer.get_extra_info("ssl_object").session_reused)
-
-    script = [note, read, send(answer()), close]
-    async with scripted(script, script, tls=context) as upstream, fresh_client(ssl_context=trusting()) as client:
-        await fetch(client, upstream.origin)
-        while client.open_connections:
-            await asyncio.sleep(0)
-        await fetch(client, upstream.origin)
-        assert resumed == [False, True]
-
-
-async def test_a_bounded_number_of_sessions_is_kept() -> None:
-    async with (
-        scripted([read, send(answer())], tls=server()) as upstream,
-        fresh_client(ssl_context=trusting()) as client,
-    ):
-        sessions = client._dialer._sessions
-        sessions.update({Origin("https", "other", port): cast(ssl.SSLSession, None) for port in range(256)})
-        await fetch(client, upstream.origin)
-        assert len(sessions) == 256
-        assert upstream.origin in sessions
-
-
-async def test_a_session_is_never_offered_to_another_origin() -> None:
-    async with (
-        scripted([read, send(answer())], tls=server()) as first,
-        scripted([read, send(answer())], tls=server("elsewhere.test")) as second,
-        fresh_client(ssl_context=trusting()) as client,
-    ):
-        await fetch(client, first.origin)
-        with pytest.raises(TlsFailed, match="another name"):
-            await fetch(client, second.origin)
 
 
 async def test_silence_in_the_handshake_is_a_connect_timeout() -> None:
