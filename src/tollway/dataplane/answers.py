@@ -6,6 +6,7 @@ from tollway.dataplane.world import World
 from tollway.domain.money import format_dollars
 from tollway.domain.refusals import Refusal
 from tollway.http1.server import Request
+from tollway.routing.snapshot import KeyGrant
 from tollway.wire.openai_errors import to_http
 
 _JSON = b"content-type: application/json\r\n"
@@ -20,10 +21,15 @@ def refuse(world: World, request: Request, call_id: str, refusal: Refusal, told:
     request.respond(error.status, head, error.body)
 
 
-def call_lines(call: Call, now: float) -> bytes:
+def limit_lines(world: World, grant: KeyGrant) -> bytes:
+    """The ``x-ratelimit-*`` lines for a call that was not admitted."""
+    return world.allowances.header_lines(grant.id, grant.requests_per_minute, grant.tokens_per_minute, world.now())
+
+
+def call_lines(world: World, call: Call) -> bytes:
     """What is told of an admitted call that came to nothing."""
     return b"%bx-tollway-attempts: %d\r\nx-tollway-config-revision: %d\r\n" % (
-        call.hold.header_lines(now),
+        call.hold.header_lines(world.now()),
         call.attempts,
         call.snapshot.revision,
     )

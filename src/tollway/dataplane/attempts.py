@@ -10,13 +10,13 @@ from tollway.dataplane.answers import reply_head
 from tollway.dataplane.calls import Attempt, Call, Prepared
 from tollway.dataplane.failures import failure_of
 from tollway.dataplane.relay import Relay
-from tollway.dataplane.upstreams import Upstream
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import UpstreamError
 from tollway.providers.base import StreamDecoder
+from tollway.routing.snapshot import Target
 
 MAX_REPLY = 64 * 1024 * 1024
 """Largest complete answer of a provider, in bytes: chat answers are below 1 MiB, spoken ones take tens."""
@@ -25,12 +25,13 @@ MAX_ERROR = 1024 * 1024
 """Largest error answer that is read; what matters of it is in its first kilobyte."""
 
 
-def prepare(world: World, call: Call, upstream: Upstream) -> Prepared | UpstreamFailure:
+def prepare(world: World, call: Call, target: Target) -> Prepared | UpstreamFailure:
     """The bytes to send: the call in the provider's dialect, with the credential that this key has there."""
-    credential = world.upstreams.authorization(call.grant, upstream.target.provider)
+    credential = world.upstreams.authorization(call.grant, target.provider)
     if isinstance(credential, UpstreamFailure):
         return credential
-    request = upstream.adapter.encode(call.chat, upstream.target.upstream_model)
+    upstream = world.upstreams.of(target)
+    request = upstream.adapter.encode(call.chat, target.upstream_model)
     if isinstance(request, BadRequest):
         return UpstreamFailure(FailureKind.REQUEST, request.message, code=request.code, param=request.param)
     body = request.body
@@ -42,7 +43,7 @@ def prepare(world: World, call: Call, upstream: Upstream) -> Prepared | Upstream
         len(body),
         body,
     )
-    return Prepared(message, request.warnings)
+    return Prepared(upstream, message, request.warnings)
 
 
 async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | None:

@@ -81,7 +81,7 @@ class Books:
         )
 
     def abandon(self, attempt: Attempt) -> None:
-        """Enter an attempt whose client hung up before anything came: the prompt was sent, and is billed by estimate."""
+        """Enter an attempt whose client hung up before an answer came: its prompt was sent, and is estimated."""
         self.charge(attempt, attempt.call.cut or "client_gone", None, 0, partial=True)
 
     def close(self, call: Call) -> None:

@@ -14,7 +14,10 @@ Clock = Callable[[], float]
 
 
 class Call:
-    """An admitted call. It pins the snapshot that it began with; ``books.py`` settles its hold, exactly once."""
+    """A call of a known key. It pins the snapshot that it began with; the rest is set when it is admitted.
+
+    Its hold is settled exactly once, by ``books.py``.
+    """
 
     __slots__ = (
         "attempts",
@@ -31,16 +34,20 @@ class Call:
         "targets",
     )
 
+    chat: ChatCall
+    targets: tuple[Target, ...]
+    """Where it may go, in order."""
+    hold: Hold
+    """What it has taken from its key's limits."""
+    prompt_tokens: int
+    """As estimated at admission."""
+
     def __init__(
         self,
         call_id: str,
         request: Request,
         snapshot: Snapshot,
         grant: KeyGrant,
-        chat: ChatCall,
-        targets: tuple[Target, ...],
-        hold: Hold,
-        prompt_tokens: int,
         started: float,
         started_unix: float,
     ) -> None:
@@ -48,11 +55,6 @@ class Call:
         self.request = request
         self.snapshot = snapshot
         self.grant = grant
-        self.chat = chat
-        self.targets = targets
-        self.hold = hold
-        self.prompt_tokens = prompt_tokens
-        """As estimated at admission."""
         self.started = started
         self.started_unix = started_unix
         self.attempts = 0
@@ -63,6 +65,7 @@ class Call:
 class Prepared(NamedTuple):
     """A request that is ready to be sent."""
 
+    upstream: Upstream
     message: bytes
     warnings: tuple[str, ...]
 
@@ -83,11 +86,10 @@ class Attempt:
         "warnings",
     )
 
-    def __init__(self, call: Call, upstream: Upstream, prepared: Prepared, deadline: float, now: float) -> None:
+    def __init__(self, call: Call, prepared: Prepared, deadline: float, now: float) -> None:
         call.attempts += 1
         self.call = call
-        self.upstream = upstream
-        self.message, self.warnings = prepared
+        self.upstream, self.message, self.warnings = prepared
         self.number = call.attempts
         self.started = now
         self.deadline = deadline

@@ -35,14 +35,11 @@ class Router:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def serve(self, request: Request) -> None:
+    def serve(self, request: Request) -> Awaitable[None]:
         """Answer one request."""
         methods = ROUTES.get(request.path)
         serve = methods.get(request.method) if methods is not None else None
-        if serve is not None:
-            await serve(self._world, request)
-        else:
-            refuse(self._world, request, self._world.call_ids.next(), _unknown(request, methods))
+        return (serve or serve_unknown)(self._world, request)
 
     def render_error(self, status: int, reason: str) -> tuple[bytes, bytes]:
         """Header lines and body for what the HTTP server itself refuses, in OpenAI's format."""
@@ -56,6 +53,11 @@ class Router:
     def report_crash(self, error: BaseException) -> None:
         """Our own bug: the request died with a bare 500, the process lives."""
         _log.error("a request failed by a bug of ours", exc_info=error)
+
+
+async def serve_unknown(world: World, request: Request) -> None:
+    """404 for a path that nobody serves, 405 for a method that its path does not take."""
+    refuse(world, request, world.call_ids.next(), _unknown(request, ROUTES.get(request.path)))
 
 
 def _unknown(request: Request, methods: dict[bytes, Serve] | None) -> BadRequest:
