@@ -79,7 +79,7 @@ async def migrate() -> None:
 
 def _without_password(url: str) -> tuple[str, str]:
     """The URI without its password, and the password: arguments are shown to every user of the machine."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
+    address = urlsplit(url).netloc
+    login, at, host = address.rpartition("@")
     user, _, password = login.partition(":")
-    return parts._replace(netloc=user + at + host).geturl(), unquote(password)
+    return url.replace(f"//{address}", f"//{user}{at}{host}", 1), unquote(password)

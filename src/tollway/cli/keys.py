@@ -68,15 +68,18 @@ async def create(
       tollway keys create --name "Team Search"
       tollway keys create --requests-per-minute 600 --tokens-per-minute none --model gpt-4o --expires 90d
     """
+    requests_per_minute = keys.DEFAULT_REQUESTS_PER_MINUTE if requests is None else _limit(requests)
+    tokens_per_minute = keys.DEFAULT_TOKENS_PER_MINUTE if tokens is None else _limit(tokens)
+    expires_at = None if expires is None else _expiry(expires)
     async with session() as opened:
         made = await keys.create(
             opened.connection,
             opened.hasher,
             name=name,
-            requests_per_minute=keys.DEFAULT_REQUESTS_PER_MINUTE if requests is None else _limit(requests),
-            tokens_per_minute=keys.DEFAULT_TOKENS_PER_MINUTE if tokens is None else _limit(tokens),
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
             allowed_models=models or None,
-            expires_at=None if expires is None else _expiry(expires),
+            expires_at=expires_at,
         )
     _show_secret(made, as_json)
 
@@ -142,9 +145,10 @@ async def rotate(
     Example:
       tollway keys rotate key_3hK9… --overlap 24h
     """
+    lasting = _duration(overlap)
     async with session() as opened:
         found = await _found(opened, key)
-        made = await keys.rotate(opened.connection, opened.hasher, found.id, _duration(overlap))
+        made = await keys.rotate(opened.connection, opened.hasher, found.id, lasting)
     if made is None:
         raise CommandError(f"{key} is revoked")
     _show_secret(made, as_json)
