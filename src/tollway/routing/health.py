@@ -8,11 +8,11 @@
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.routing.retry import RetryBudget
-from tollway.routing.snapshot import KeyGrant, Target
+from tollway.routing.snapshot import KeyGrant, Provider, Target
 
 WINDOW_S = 30.0
 """Failures and successes are compared over this long, beginning with a failure."""
@@ -42,18 +42,22 @@ FORGET_S = 900.0
 """A circuit that nothing happened to for so long is dropped."""
 
 
-class CircuitKey(NamedTuple):
-    """What a circuit is about. A corrected address, model name or credential makes another key: it is tried at once."""
+_CircuitKey: TypeAlias = tuple[Provider, str, str]
+"""Provider; its name of the model, "" for the whole account; the stored form of the key's own credential, "" for all.
 
-    provider: str
-    base_url: str
-    model: str
-    """The provider's name of the model, "" for the whole account."""
-    credential: str
-    """The stored form of the key's own provider key, "" for every key, :data:`PLATFORM` for the platform's."""
-
+A corrected address, model name or credential makes another key: it is tried at once.
+"""
 
 PLATFORM = "platform"
+"""The credential of keys that bring none of their own."""
+
+
+class TargetName(NamedTuple):
+    """What the metrics call a target."""
+
+    provider: str
+    model: str
+    """The provider's name of it, "" for the platform's account as a whole."""
 
 
 class State(enum.Enum):
@@ -153,7 +157,7 @@ class Health:
 
     def __init__(self, budget: RetryBudget) -> None:
         self._budget = budget
-        self._circuits: dict[CircuitKey, _Circuit] = {}
+        self._circuits: dict[_CircuitKey, _Circuit] = {}
         self._sweep_at = 64
 
     def order(self, targets: Sequence[Target], grant: KeyGrant, now: float) -> Iterable[Target]:
@@ -191,24 +195,30 @@ class Health:
             circuit = self._circuits[key] = _Circuit(now)
         circuit.failed(rule, failure.retry_after_s, now)
 
-    def states(self, now: float) -> Iterator[tuple[CircuitKey, State]]:
-        """Every circuit that has something to tell; what is not listed is closed."""
-        for key, circuit in self._circuits.items():
-            if not circuit.openings:
-                yield key, State.CLOSED
-            else:
-                yield key, State.OPEN if now < circuit.rest_ends else State.HALF_OPEN
+    def states(self, now: float) -> Iterable[tuple[TargetName, State]]:
+        """The targets that are not well, for everyone or for keys that use the platform's credential.
+
+        What concerns the credential of one key is not told: there may be as many as there are keys.
+        """
+        states: dict[TargetName, State] = {}
+        for (provider, model, credential), circuit in self._circuits.items():
+            if circuit.openings and credential in ("", PLATFORM):
+                name = TargetName(provider.name, model)
+                state = State.OPEN if now < circuit.rest_ends else State.HALF_OPEN
+                states[name] = max(state, states.get(name, state), key=lambda state: state.value)
+        return states.items()
 
     def _well_then_resting(self, targets: Sequence[Target], grant: KeyGrant, now: float) -> Iterator[Target]:
         resting: list[tuple[float, int]] = []
         for place, target in enumerate(targets):
-            circuits = [circuit for key in _keys(target, grant) if (circuit := self._circuits.get(key)) is not None]
-            if all(circuit.available(now) for circuit in circuits):
-                for circuit in circuits:
-                    circuit.probe_ends = now + PROBE_S
-                yield target
-            else:
-                resting.append((max(circuit.rest_ends for circuit in circuits), place))
+            circuits = [self._circuits[key] for key in _keys(target, grant) if key in self._circuits]
+            rests = [circuit.rest_ends for circuit in circuits if not circuit.available(now)]
+            if rests:
+                resting.append((max(rests), place))
+                continue
+            for circuit in circuits:
+                circuit.probe_ends = now + PROBE_S
+            yield target
         tried = len(resting) < len(targets)
         for _, place in sorted(resting):
             if tried and not self._budget.may_retry(now):
@@ -227,12 +237,8 @@ class Health:
             self._sweep_at = 2 * len(self._circuits) + 64
 
 
-def _keys(target: Target, grant: KeyGrant) -> tuple[CircuitKey, CircuitKey, CircuitKey]:
+def _keys(target: Target, grant: KeyGrant) -> tuple[_CircuitKey, _CircuitKey, _CircuitKey]:
     """The circuits that this target depends on for this key, in the order of :class:`_Scope`."""
-    provider = target.provider
+    provider, model = target.provider, target.upstream_model
     credential = grant.secrets.get(provider.name, PLATFORM)
-    return (
-        CircuitKey(provider.name, provider.base_url, target.upstream_model, ""),
-        CircuitKey(provider.name, provider.base_url, "", credential),
-        CircuitKey(provider.name, provider.base_url, target.upstream_model, credential),
-    )
+    return (provider, model, ""), (provider, "", credential), (provider, model, credential)

@@ -234,18 +234,30 @@ def test_a_target_that_is_well_again_is_tried_again_in_bounded_time(health: Heal
 def test_nothing_is_kept_about_what_is_well(health: Health) -> None:
     health.failed(A, ALICE, DOWN, 10.0)
     health.succeeded(A, ALICE, 10.0 + WINDOW_S)
-    assert list(health.states(41.0)) == []
+    assert health._circuits == {}
 
 
 def test_what_is_kept_is_bounded_by_what_failed_lately(health: Health) -> None:
     for number in range(10_000):
         target = Target(f"m{number}", f"m{number}", OPENAI, None)
         health.failed(target, ALICE, DOWN, float(number))
-    assert len(list(health.states(10_000.0))) < 2_500
+    assert len(health._circuits) < 2_500
 
 
-def test_states_are_told_for_the_metrics(health: Health) -> None:
+def test_the_metrics_are_told_which_targets_are_not_well(health: Health) -> None:
     take_down(health, A, 10.0)
     health.failed(B, ALICE, DOWN, 10.0)
-    assert {key.model: state for key, state in health.states(11.0)} == {"a": State.OPEN, "b": State.CLOSED}
-    assert {key.model: state for key, state in health.states(15.0)} == {"a": State.HALF_OPEN, "b": State.CLOSED}
+    health.failed(OTHER_A, ALICE, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    assert dict(health.states(11.0)) == {("openai", "a"): State.OPEN, ("openai", ""): State.OPEN}
+    assert dict(health.states(15.0)) == {("openai", "a"): State.HALF_OPEN, ("openai", ""): State.OPEN}
+
+
+def test_the_metrics_are_not_told_of_every_keys_own_credential(health: Health) -> None:
+    health.failed(A, BOB, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    assert dict(health.states(11.0)) == {}
+
+
+def test_a_target_is_as_unwell_as_the_worst_that_is_known_of_it(health: Health) -> None:
+    take_down(health, A, 10.0)
+    health.failed(A, ALICE, failure(FailureKind.BUSY, 30.0), 10.0)
+    assert dict(health.states(10.0 + REST_S)) == {("openai", "a"): State.OPEN}
