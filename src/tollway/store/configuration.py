@@ -36,10 +36,12 @@ from tollway.store.postgres import connect, query
 _log = logging.getLogger("tollway.configuration")
 
 CHANNEL = "tollway_config"
-POLL_S = 5.0
-"""Also how late a revocation may be when notifications are lost."""
+POLL_S = 2.0
+ANSWER_S = 3.0
+"""For one statement. With the poll it makes five: the longest that a revocation takes, even where notifications are lost
+or the connection leads into nowhere."""
 FRESH_S = 15.0
-"""Three polls: after that, nobody knows whether an unknown key is new or wrong."""
+"""Several polls: after that, nobody knows whether an unknown key is new or wrong."""
 
 _READ_TIMEOUT_S = 120.0  # a first read of a million keys takes 20 s
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
@@ -139,7 +141,7 @@ class Configuration:
     async def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
-            before = self._read_at
+            began = time.monotonic()
             try:
                 await self._follow()
             except _AWAY as error:
@@ -147,11 +149,12 @@ class Configuration:
             except Exception:
                 _log.exception("the configuration cannot be read, the last one stays in force")
             self._connected = False
-            pause_s = _FIRST_PAUSE_S if self._read_at != before else min(2 * pause_s, _LONGEST_PAUSE_S)
+            lasted = time.monotonic() - began > _LONGEST_PAUSE_S
+            pause_s = _FIRST_PAUSE_S if lasted else min(2 * pause_s, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  # not all processes at the same moment
 
     async def _follow(self) -> None:
-        connection = await connect(self._url, "configuration")
+        connection = await connect(self._url, "configuration", command_timeout_s=ANSWER_S)
         try:
             connection.add_termination_listener(self._lost)
             await connection.add_listener(CHANNEL, lambda *_: self._due.set())
@@ -159,10 +162,11 @@ class Configuration:
             await self._load(connection, _NOTHING_SEEN)
             while True:
                 await _wait(self._due, POLL_S)
-                began = time.monotonic()
+                before, began = self.snapshot, time.monotonic()
                 await self._load(connection, self._seen)
-                # Many small edits are read together; whoever waits for one of them is not kept waiting.
-                await _wait(self._wanted, min((time.monotonic() - began) / _SHARE, _LONGEST_REST_S))
+                if self.snapshot is not before:
+                    # Many small edits are read together; whoever waits for one of them is not kept waiting.
+                    await _wait(self._wanted, min((time.monotonic() - began) / _SHARE, _LONGEST_REST_S))
         finally:
             connection.terminate()
 
