@@ -33,12 +33,11 @@ STATUS_LINES: Final = _StatusLines({s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n
 class Upload:
     """A body that had not arrived with its head."""
 
-    __slots__ = ("continue_due", "decoder", "ends", "error", "pieces", "received", "size", "waiter", "whole")
+    __slots__ = ("buffer", "continue_due", "decoder", "ends", "error", "received", "waiter", "whole")
 
     def __init__(self, head: RequestHead, max_body: int) -> None:
         self.decoder = body_decoder(head.framing, max_body)
-        self.pieces: list[bytes] = []
-        self.size = 0  # of the pieces
+        self.buffer = bytearray()  # not a list: tiny pieces must not cost more than their bytes
         self.received = 0  # bytes since the last look at the rate
         self.ends = 0.0  # the hard end, in loop time
         self.whole = False  # wanted in one piece
@@ -60,9 +59,7 @@ class Upload:
             self.fail(error)
             return
         self.received += len(data)
-        if piece:
-            self.pieces.append(piece)
-            self.size += len(piece)
+        self.buffer += piece
         if self.decoder.complete or (piece and not self.whole):
             self.wake()
 
@@ -72,9 +69,8 @@ class Upload:
         self.wake()
 
     def take(self) -> bytes:
-        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        self.pieces.clear()
-        self.size = 0
+        data = bytes(self.buffer)
+        self.buffer = bytearray()
         return data
 
     def wake(self) -> None:
@@ -142,28 +138,30 @@ class Request:
                 yield self.body
             return
         upload = self._unread()
-        while upload.pieces or not upload.decoder.complete:
-            if not upload.pieces:
+        while upload.buffer or not upload.decoder.complete:
+            if upload.buffer:
+                yield upload.take()
+            else:
                 await self._connection.more(upload)
-            elif piece := upload.take():
-                yield piece
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """Answer. ``headers``: encoded lines, each with its CR LF; date, length and connection are added here."""
         if self.state:
             raise RuntimeError("a request is answered once")
-        self.state = ANSWERED
         if self.closed:
+            self.state = ANSWERED
             return
         connection = self._connection
         ending = connection.ending(self.keep_alive, self.minor)
         if status in _BODILESS:
-            connection.transport.write(b"%b%b%b" % (STATUS_LINES[status], headers, ending))
-            return
-        head = b"%b%bcontent-length: %d\r\n%b" % (STATUS_LINES[status], headers, len(body), ending)
-        if self.method == b"HEAD":
-            connection.transport.write(head)
-        elif len(body) <= ONE_WRITE:
+            head = b"%b%b%b" % (STATUS_LINES[status], headers, ending)
+            body = b""
+        else:
+            head = b"%b%bcontent-length: %d\r\n%b" % (STATUS_LINES[status], headers, len(body), ending)
+            if self.method == b"HEAD":
+                body = b""
+        self.state = ANSWERED
+        if len(body) <= ONE_WRITE:
             connection.transport.write(head + body)
         else:
             connection.transport.write(head)
@@ -173,16 +171,17 @@ class Request:
         """Begin an answer of unknown length; ``headers`` as in :meth:`respond`."""
         if self.state:
             raise RuntimeError("a request is answered once")
-        self.state = STREAMING
-        bodiless = self.method == b"HEAD" or status in _BODILESS
+        connection = self._connection
         chunked = self.minor == 1
-        stream = ResponseStream(self, self._connection, chunked, not bodiless and not self.closed)
+        bodiless = self.method == b"HEAD" or status in _BODILESS
+        stream = ResponseStream(self, connection, chunked, not bodiless and not self.closed)
         if not self.closed:
             # without chunks only the end of the connection says where the answer ends
-            ending = self._connection.ending(self.keep_alive and chunked, self.minor)
+            ending = connection.ending(self.keep_alive and chunked, self.minor)
             coding = b"transfer-encoding: chunked\r\n" if chunked and status not in _BODILESS else b""
-            self._connection.transport.write(b"%b%b%b%b" % (STATUS_LINES[status], headers, coding, ending))
-            self._connection.stream = stream
+            connection.transport.write(b"%b%b%b%b" % (STATUS_LINES[status], headers, coding, ending))
+            connection.stream = stream
+        self.state = STREAMING
         return stream
 
     def _unread(self) -> Upload:

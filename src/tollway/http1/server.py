@@ -163,9 +163,10 @@ class Connection(asyncio.Protocol):
         if upload.continue_due:
             upload.continue_due = False
             self._watch_body(upload)
-            if not upload.received and not self.stream:
+            if not upload.received and self._request is not None and self._request.state == OPEN:
                 self.transport.write(_CONTINUE)
         self._resume_reading()
+        assert upload.waiter is None, "a body has one reader at a time"
         upload.waiter = self.server.loop.create_future()
         try:
             await upload.waiter
@@ -177,6 +178,7 @@ class Connection(asyncio.Protocol):
         if self.phase == _GONE:
             return
         self.phase = _CLOSING
+        self.deadline = self.flush_deadline = _NEVER
         if reset and (sock := self.transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
@@ -212,9 +214,11 @@ class Connection(asyncio.Protocol):
             assert self._request is not None and self._request.upload is not None
             self._feed(self._request.upload, data)
         elif phase == _BUSY:
-            self._held = (self._held or bytearray()) + data
+            if self._held is None:
+                self._held = bytearray()
+            self._held += data
             if len(self._held) > self.server.limits.high_water:
-                self._pause_reading()
+                self._pause_reading()  # and we notice only later that the client has gone
         elif phase == _HEAD:
             assert self._held is not None
             searched = len(self._held)
@@ -284,7 +288,7 @@ class Connection(asyncio.Protocol):
             self.deadline = _NEVER
             if upload.decoder.surplus:
                 self._held = bytearray(upload.decoder.surplus)
-        elif upload.size > self.server.limits.high_water and not upload.whole:
+        elif len(upload.buffer) > self.server.limits.high_water and not upload.whole:
             self._pause_reading()
 
     def _watch_body(self, upload: Upload) -> None:
@@ -332,9 +336,7 @@ class Connection(asyncio.Protocol):
             server.on_crash(RuntimeError("a handler ended without the end of an answer"))
             self._answer_for(request, 500, "internal error")
         self._request = self._task = None
-        if self.phase == _BODY or (self.phase == _BUSY and (self._last or server.draining)):
-            self._finish()
-        elif self.phase == _BUSY and not self._choked:
+        if self.phase < _LINGERING:
             self._next()
 
     def _answer_for(self, request: Request, status: int, reason: str) -> None:
@@ -345,8 +347,13 @@ class Connection(asyncio.Protocol):
             self.stream.abort()
 
     def _next(self) -> None:
-        """Turn to the next request of this connection."""
+        """A request has been answered: turn to the next one, or to the end."""
         server = self.server
+        if self.phase == _BODY or self._last or server.draining:
+            self._finish()
+            return
+        if self._choked:
+            return  # until the client has taken the answer
         if self._held is None:
             self.phase = _WAITING
             self.deadline = server.now + server.limits.keep_alive_s
@@ -443,9 +450,13 @@ class Server:
         self.clock = self.loop.time
         unix = sock.family == socket.AF_UNIX
         create = self.loop.create_unix_server if unix else self.loop.create_server
-        handshake_s = self.limits.head_timeout_s if tls else None
         listener = await create(
-            partial(Connection, self), sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s
+            partial(Connection, self),
+            sock=sock,
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=self.limits.head_timeout_s if tls else None,
+            ssl_shutdown_timeout=self.limits.linger_s if tls else None,
         )
         self._listeners.append(listener)
         if not unix:

@@ -226,7 +226,7 @@ async def test_a_handler_starts_before_the_body_has_come() -> None:
         upload = started[0].upload
         assert upload is not None
         wire.send(b"he")
-        await eventually(lambda: upload.size == 2)
+        await eventually(lambda: len(upload.buffer) == 2)
         wire.send(b"llo" + POST[:-5])
         assert (await wire.answer()).body == b"POST /x hello"
         wire.send(b"hello")
@@ -278,7 +278,7 @@ async def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
 
 @pytest.mark.parametrize("end", [b"Connection: close\r\n\r\n", b"Connection: x, Close\r\n\r\n"])
 async def test_a_client_that_wants_the_connection_closed_gets_that(end: bytes) -> None:
-    async with serving() as running:
+    async with serving(linger_s=1000) as running:
         wire = await running.connect()
         wire.send(b"GET /x HTTP/1.1\r\nHost: a\r\n" + end + GET)
         assert (await wire.answer()).headers[b"connection"] == b"close"
@@ -286,7 +286,7 @@ async def test_a_client_that_wants_the_connection_closed_gets_that(end: bytes) -
 
 
 async def test_http_1_0_closes_unless_asked_to_stay() -> None:
-    async with serving() as running:
+    async with serving(linger_s=1000) as running:
         wire = await running.connect()
         for _ in range(2):
             answer = await wire.ask(b"GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
@@ -303,7 +303,7 @@ async def test_a_stream_for_http_1_0_ends_with_the_connection() -> None:
         stream.write(b"two")
         stream.end()
 
-    async with serving(answering(respond)) as running:
+    async with serving(answering(respond), linger_s=1000) as running:
         wire = await running.connect()
         answer = await wire.ask(b"GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         assert answer.body == b"onetwo"
@@ -327,6 +327,18 @@ async def test_a_client_is_not_told_to_continue_by_a_handler_that_refuses() -> N
         wire = await running.connect()
         answer = await wire.ask(EXPECT)
         assert (answer.status, answer.headers[b"connection"]) == (401, b"close")
+        assert await wire.rest() == b""
+
+
+async def test_a_body_asked_for_after_the_answer_brings_no_interim_answer() -> None:
+    async def handler(request: Request) -> None:
+        request.respond(200, b"", b"early")
+        await request.read_body()
+
+    async with serving(handler) as running:
+        wire = await running.connect()
+        assert (await wire.ask(EXPECT)).body == b"early"
+        wire.send(b"hello")
         assert await wire.rest() == b""
 
 
@@ -423,6 +435,22 @@ async def test_a_handler_that_has_answered_may_finish_after_the_client_has_left(
         assert finished
 
 
+async def test_a_client_that_leaves_cancels_whoever_waits_for_its_body() -> None:
+    tasks: list[asyncio.Task[bytes]] = []
+
+    async def handler(request: Request) -> None:
+        tasks.append(asyncio.create_task(request.read_body()))
+        await asyncio.shield(tasks[0])
+
+    async with serving(handler) as running:
+        wire = await running.connect()
+        wire.send(POST[:-1])
+        await eventually(lambda: tasks)
+        wire.reset()
+        await eventually(lambda: tasks[0].done())
+        assert tasks[0].cancelled()
+
+
 async def test_a_task_of_the_process_may_write_on_to_a_client_that_has_left() -> None:
     tasks = []
 
@@ -486,6 +514,14 @@ async def test_a_crash_is_a_bare_500_and_is_reported() -> None:
             answer = await wire.ask(GET)
             assert (answer.status, answer.body) == (500, b"internal error")
     assert [str(crash) for crash in running.crashes] == ["secret detail"] * 2
+
+
+@pytest.mark.parametrize("respond", [lambda r: r.respond(200, "no bytes", b""), lambda r: r.start(200, "no bytes")])
+async def test_an_answer_that_cannot_be_written_is_a_crash_like_others(respond: Callable[[Request], None]) -> None:
+    async with serving(answering(respond)) as running:
+        wire = await running.connect()
+        assert (await wire.ask(GET)).status == 500
+    assert isinstance(running.crashes[0], TypeError)
 
 
 async def test_a_crash_in_mid_answer_cuts_the_connection() -> None:
@@ -570,7 +606,10 @@ async def test_it_serves_over_tls() -> None:
         stream.write(body * 100_000)
         stream.end()
 
-    async with serving(handler, tls=tls) as running:
+    async with serving(handler, tls=tls, linger_s=1000) as running:
+        last = await running.connect(trust)
+        assert len((await last.ask(b"GET /x HTTP/1.0\r\n\r\n")).body) == 0
+        assert await last.rest() == b""
         wire = await running.connect(trust)
         assert len((await wire.ask(POST)).body) == 500_000
         assert len((await wire.ask(CHUNKED)).body) == 500_000
@@ -626,6 +665,21 @@ async def test_a_drain_ends_a_kept_connection_whose_answer_had_begun() -> None:
         await asyncio.sleep(0)
         gate.set()
         assert await wire.rest() == b"\r\n0\r\n\r\n"
+        wire.writer.close()
+        await asyncio.wait_for(drain, 5)
+
+
+async def test_a_drain_waits_until_the_last_answer_is_read() -> None:
+    async def handler(request: Request) -> None:
+        request.respond(200, b"", b"x" * 1_000_000)
+
+    async with serving(handler, send_buffer=4096) as running:
+        wire = await running.connect(receive_buffer=4096)
+        wire.send(GET)
+        await wire.reader.read(1)
+        drain = asyncio.create_task(running.server.drain(60))
+        await asyncio.sleep(0)
+        assert (await wire.rest()).endswith(b"x" * 1_000_000)
         wire.writer.close()
         await asyncio.wait_for(drain, 5)
 

@@ -154,7 +154,7 @@ async def test_a_refusal_reaches_a_client_that_sends_on() -> None:
 
 
 async def test_a_client_that_never_stops_sending_is_cut_after_so_many_bytes() -> None:
-    async with serving(max_body=10) as running:
+    async with serving(max_body=10, linger_s=1000) as running:
         wire = await running.connect()
         wire.send(HEAD + b"Content-Length: 20000000\r\n\r\n" + b"x" * 20_000_000)
         assert (await wire.answer()).status == 413
@@ -282,6 +282,39 @@ async def test_a_client_that_waits_for_100_continue_is_not_slow() -> None:
         assert (await wire.ask(b"x")).status == 200
 
 
+async def test_a_client_that_was_told_to_continue_and_does_not_is_slow() -> None:
+    async with serving() as running:
+        wire = await running.connect()
+        assert (await wire.ask(HEAD + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n")).status == 100
+        running.pass_time(11)
+        await refused(wire, 408)
+
+
+@pytest.mark.parametrize("message", [body_of(5), CHUNKED + b"1\r\nx\r\n0\r\n\r\n"])
+async def test_a_handler_may_think_for_long(message: bytes) -> None:
+    entered: list[Request] = []
+    thinking: list[Request] = []
+    go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def handler(request: Request) -> None:
+        entered.append(request)
+        await request.read_body()
+        thinking.append(request)
+        await go
+        request.respond(200, b"", b"")
+
+    async with serving(handler) as running:
+        wire = await running.connect()
+        wire.send(message[:-3])
+        await eventually(lambda: entered)
+        wire.send(message[-3:])
+        await eventually(lambda: thinking)
+        for _ in range(3):
+            running.pass_time(1000)
+        go.set_result(None)
+        assert (await wire.answer()).status == 200
+
+
 async def test_a_client_that_we_made_wait_is_not_slow() -> None:
     go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     requests: list[Request] = []
@@ -359,19 +392,44 @@ SMALL: dict[str, Any] = {"send_buffer": 4096}
 
 async def test_a_stream_pauses_for_a_slow_reader_and_goes_on_when_it_has_caught_up() -> None:
     streamer = Streamer()
-    async with serving(streamer, **SMALL) as running:
+    async with serving(streamer, high_water=20_000, **SMALL) as running:
         wire = await running.connect(receive_buffer=4096)
         wire.send(GET)
         await eventually(lambda: streamer.paused)
         assert (streamer.paused, streamer.resumed) == (1, 0)
-        assert running.server.limits.high_water < connection_size(streamer) < 2 * running.server.limits.high_water
+        assert 20_000 < streamer.stream._transport.get_write_buffer_size() < 40_000
+        unread = streamer.written
+        while not streamer.resumed:
+            unread -= (await wire.reader.read(10_000)).count(b"x")
+        for _ in range(5):
+            running.pass_time(61)  # it has caught up: nobody is waiting for it
+            await asyncio.sleep(0)
         streamer.go_on.set_result(None)
-        assert len((await wire.answer()).body) == streamer.written
+        while unread > 0:
+            unread -= (await wire.reader.read(10_000)).count(b"x")
         assert (streamer.paused, streamer.resumed) == (1, 1)
 
 
-def connection_size(streamer: Streamer) -> int:
-    return streamer.stream._transport.get_write_buffer_size()
+async def test_a_stream_that_has_ended_hears_no_more_of_its_connection() -> None:
+    streams: list[ResponseStream] = []
+
+    async def handler(request: Request) -> None:
+        if streams:
+            request.respond(200, b"", b"x" * 1_000_000)
+            return
+        streams.append(request.start(200, b""))
+        streams[0].end()
+
+    async with serving(handler, **SMALL) as running:
+        wire = await running.connect(receive_buffer=4096)
+        await wire.ask(GET)
+        streams[0].on_pause = never_called
+        assert len((await wire.ask(GET)).body) == 1_000_000
+    assert not running.crashes
+
+
+def never_called() -> None:
+    raise AssertionError("this should not have been called")
 
 
 async def test_a_client_that_never_reads_is_cut() -> None:
@@ -415,6 +473,22 @@ async def test_a_slow_reader_that_makes_progress_gets_everything() -> None:
             running.pass_time(61)
         received += await wire.rest()
         assert received.count(b"x") == 1_000_000
+
+
+async def test_a_slow_reader_that_stops_is_cut() -> None:
+    async def handler(request: Request) -> None:
+        request.respond(200, b"", b"x" * 1_000_000)
+
+    async with serving(handler, **SMALL) as running:
+        wire = await running.connect(receive_buffer=4096)
+        wire.send(GET)
+        await wire.reader.readexactly(300_000)
+        running.pass_time(61)
+        await wire.reader.readexactly(300_000)
+        running.pass_time(61)
+        assert running.server.connections == 1
+        running.pass_time(61)
+        await running.until(connections=0)
 
 
 async def test_the_next_request_waits_until_the_last_answer_is_read() -> None:
@@ -477,7 +551,7 @@ async def test_a_body_that_nobody_reads_is_held_in_bounded_memory() -> None:
         wire.send(body_of(5_000_000))
         await eventually(lambda: requests and not connection_of(requests[0]).transport.is_reading())
         upload = requests[0].upload
-        assert upload is not None and upload.size < 600_000
+        assert upload is not None and len(upload.buffer) < 600_000
         go.set_result(None)
         assert int((await wire.answer()).body) < 600_000
         assert (await wire.ask(body_of(0))).status == 200
