@@ -43,7 +43,7 @@ def prepare(world: World, call: Call, target: Target) -> Prepared | UpstreamFail
         len(body),
         body,
     )
-    return Prepared(upstream, message, request.warnings)
+    return Prepared(upstream, credential, message, request.warnings)
 
 
 async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | None:
@@ -67,7 +67,7 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
     result = upstream.adapter.decode(reply.status, reply.headers, reply.body, call.chat)
     if isinstance(result, UpstreamFailure):
         return result
-    cost = world.books.charge(attempt, "ok", result.usage, len(result.body))
+    cost = world.books.charge(attempt, "ok", result.usage, result.content_bytes)
     call.request.respond(200, reply_head(attempt, cost, world.now()), result.body)
     return None
 

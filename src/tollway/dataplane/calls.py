@@ -66,6 +66,8 @@ class Prepared(NamedTuple):
     """A request that is ready to be sent."""
 
     upstream: Upstream
+    credential: bytes
+    """The header line within ``message``, to be kept out of everything that a client reads."""
     message: bytes
     warnings: tuple[str, ...]
 
@@ -75,6 +77,7 @@ class Attempt:
 
     __slots__ = (
         "call",
+        "credential",
         "deadline",
         "entered",
         "first_byte_at",
@@ -89,7 +92,7 @@ class Attempt:
     def __init__(self, call: Call, prepared: Prepared, deadline: float, now: float) -> None:
         call.attempts += 1
         self.call = call
-        self.upstream, self.message, self.warnings = prepared
+        self.upstream, self.credential, self.message, self.warnings = prepared
         self.number = call.attempts
         self.started = now
         self.deadline = deadline

@@ -16,6 +16,7 @@ from tollway.dataplane.world import World
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest, CannotAccount, ClientFault, NoAnswer, Refusal, TooFast, TooLarge
 from tollway.http1.server import Request
+from tollway.providers.signing.bearer import without_secret
 from tollway.routing.plan import plan
 from tollway.routing.retry import Step, decide
 from tollway.routing.snapshot import KeyGrant, Target
@@ -24,6 +25,10 @@ from tollway.wire.estimate import prompt_tokens_estimate
 
 REPEAT_PAUSE_S = 0.25
 """Before the only target is tried once more: long enough for a restart or a dropped connection to pass."""
+
+
+Failed = tuple[Target, UpstreamFailure]
+"""A target that was tried or could not be, and why it gave no answer."""
 
 
 async def serve_chat(world: World, request: Request) -> None:
@@ -73,11 +78,11 @@ def admit(world: World, call: Call, body: bytes) -> Call | Refusal:
 
 async def answer(world: World, call: Call) -> Refusal | None:
     """Attempt one target after the other; None once one of them has answered the client."""
-    failures: list[tuple[str, UpstreamFailure]] = []
+    failures: list[Failed] = []
     deadline = call.started + world.settings.request_timeout_s
     attempt_once = attempt_stream if call.chat.stream else attempt_reply
     for target in candidates(world, call, failures):
-        if failures and target.model == failures[-1][0]:
+        if failures and target is failures[-1][0]:
             await asyncio.sleep(REPEAT_PAUSE_S)
         prepared = prepare(world, call, target)
         if isinstance(prepared, Prepared):
@@ -86,20 +91,20 @@ async def answer(world: World, call: Call) -> Refusal | None:
             if outcome is None:
                 world.health.succeeded(target, call.grant, world.now())
                 return None
-            failure = outcome
+            failure = without_secret(outcome, attempt.credential)
             world.health.failed(target, call.grant, failure, world.now())
             world.books.waive(attempt, failure)
         else:
             failure = prepared
         if decide(failure.kind) is Step.RETURN and (failure.status or not failures):
             return ClientFault(failure)
-        failures.append((target.model, failure))
+        failures.append((target, failure))
         if world.now() >= deadline:
             break
-    return NoAnswer(tuple(failures))
+    return NoAnswer(tuple((f"{target.model} at {target.provider.name}", failure) for target, failure in failures))
 
 
-def candidates(world: World, call: Call, failures: list[tuple[str, UpstreamFailure]]) -> Iterator[Target]:
+def candidates(world: World, call: Call, failures: list[Failed]) -> Iterator[Target]:
     """The planned targets, those that are well first; then the last one once more, if that may help."""
     target = None
     for target in world.health.order(call.targets, call.grant, call.started):

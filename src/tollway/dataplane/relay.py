@@ -16,6 +16,7 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import UpstreamError
 from tollway.providers.base import StreamDecoder
+from tollway.providers.signing.bearer import without_secret
 from tollway.wire.openai_errors import error_event
 
 _LAST_CHUNK_S = 1.0
@@ -68,7 +69,7 @@ class Relay:
             del self._world.streams[call]
         if failure is not None and not decoder.done:
             self._charge(call.cut or failure.kind.value)
-            self._stream.write(error_event(failure))
+            self._stream.write(error_event(without_secret(failure, self._attempt.credential)))
         self._stream.end()
 
     def _feed(self, piece: bytes) -> None:
