@@ -151,6 +151,11 @@ def test_what_can_never_fit_is_too_large_whatever_the_window_holds(
 
 
 @every_store
+def test_a_limit_of_zero_admits_not_even_a_call_without_tokens(new_store: Callable[[], AllowanceStore]) -> None:
+    assert new_store().admit("key", None, 0, 0, 1.0) == TooLarge("tokens", limit=0, wanted=0)
+
+
+@every_store
 @given(st.integers(0, 1000), st.integers(0, 2000))
 def test_tokens_beyond_the_reservation_hold_up_what_follows_until_it_fits(
     new_store: Callable[[], AllowanceStore], reserved: int, used: int

@@ -2,9 +2,8 @@
 
 Amounts are booked in the whole second in which they were taken. The second that is only partly inside the window
 counts whole, so the count covers 61 seconds at the most: it may refuse one second too long, never admit too much.
+Waits are true to the last bit: where ``moment`` is a whole second, ``now + (moment - now)`` is never less than it.
 """
-
-import math
 
 WINDOW_S = 60
 """The window that people mean by "per minute"."""
@@ -52,7 +51,7 @@ class SlidingWindow:
         for second, taken in self._amounts.items():
             excess -= taken
             if excess <= 0:
-                return _until(second + _COUNTED_S, now)
+                return second + _COUNTED_S - now
         raise AssertionError("the sum of the seconds is the total")
 
     def reset_s(self, now: float) -> float:
@@ -60,11 +59,5 @@ class SlidingWindow:
         self.used(int(now))
         for second in reversed(self._amounts):
             if self._amounts[second]:
-                return _until(second + _COUNTED_S, now)
+                return second + _COUNTED_S - now
         return 0.0
-
-
-def _until(moment: int, now: float) -> float:
-    """The shortest wait that really ends at the moment or later: a difference of floats may be rounded down."""
-    wait = moment - now
-    return wait if now + wait >= moment else math.nextafter(wait, math.inf)

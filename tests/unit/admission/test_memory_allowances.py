@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tollway.admission.allowances import Hold, MemoryAllowances
+from tollway.domain.refusals import TooFast
 
 
 def test_keys_that_were_idle_for_a_window_are_forgotten() -> None:
@@ -25,13 +26,13 @@ def test_a_key_with_an_open_hold_inside_the_window_is_remembered() -> None:
     assert b"remaining-tokens: 300\r\n" in allowances.header_lines("key_a", 1, 1000, 160.9)
 
 
-def test_a_clock_that_was_read_a_moment_earlier_is_no_problem() -> None:
+def test_a_clock_that_was_read_a_moment_earlier_makes_no_wait_untrue() -> None:
     allowances = MemoryAllowances()
-    allowances.admit("key_a", 2, None, 1, 100.01)
-    assert isinstance(allowances.admit("key_a", 2, None, 1, 99.99), Hold)
-    refusal = allowances.admit("key_a", 2, None, 1, 99.98)
-    assert not isinstance(refusal, Hold)
-    assert isinstance(allowances.admit("key_a", 2, None, 1, 99.98 + refusal.wait_s), Hold)  # type: ignore[union-attr]
+    allowances.admit("key_a", None, 100, 1, 100.01)
+    assert isinstance(allowances.admit("key_a", None, 100, 99, 99.99), Hold)
+    refusal = allowances.admit("key_a", None, 100, 100, 99.98)
+    assert isinstance(refusal, TooFast)
+    assert isinstance(allowances.admit("key_a", None, 100, 100, 99.98 + refusal.wait_s), Hold)
 
 
 def test_the_header_lines_are_those_of_openai() -> None:

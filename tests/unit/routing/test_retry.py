@@ -39,7 +39,7 @@ def test_old_calls_and_old_retries_are_forgotten() -> None:
     for _ in range(1000):
         budget.called(5.0)
     allowed(budget, 1000, 6.0)
-    assert allowed(budget, 100, 11.0) == 0
+    assert allowed(budget, 100, 10.5) == 0
     assert allowed(budget, 100, 30.0) == MIN_RETRIES
 
 
