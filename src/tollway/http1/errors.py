@@ -68,6 +68,12 @@ class HeadTooLarge(MessageError):
     status = 431
 
 
+class TooManyConnections(MessageError):
+    """There is no room for another connection."""
+
+    status = 503
+
+
 class UpstreamError(Exception):
     """The upstream gave no answer that can be used.
 

@@ -17,7 +17,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import Final, cast
 
-from tollway.http1.errors import HeadTooLarge, MessageError, SlowBody, SlowHead
+from tollway.http1.errors import HeadTooLarge, MessageError, SlowBody, SlowHead, TooManyConnections
 from tollway.http1.exchange import ANSWERED, OPEN, STATUS_LINES, Request, ResponseStream, Upload
 from tollway.http1.head import parse_request_head
 from tollway.http1.limits import ServerLimits
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         if over > REFUSALS:
             self.abort()
         elif over > 0:
-            self._refuse(503, "too many connections")
+            self._refuse(TooManyConnections("too many connections"))
 
     def data_received(self, data: bytes) -> None:
         if self.phase:
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             if self.phase == _BODY:
                 self._judge_rate(now)
             elif self.phase == _HEAD:
-                self._refuse_for(SlowHead("the request head did not arrive in time"))
+                self._refuse(SlowHead("the request head did not arrive in time"))
             else:
                 self._close()
 
@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
         server = self.server
         end = held.find(_END_OF_HEAD, searched) + 4
         if (end if end >= 4 else len(held)) > server.limits.max_head:
-            self._refuse_for(HeadTooLarge("the request head is too large"))
+            self._refuse(HeadTooLarge("the request head is too large"))
         elif end >= 4:
             head = bytes(held[:end])
             del held[:end]
@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
         try:
             parsed = parse_request_head(head, server.limits.max_headers)
         except MessageError as error:
-            self._refuse_for(error)
+            self._refuse(error)
             return
         self.deadline = _NEVER
         length = parsed.framing
@@ -314,7 +314,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if not self._reading:
+        if not self._reading and not self.transport.is_closing():
             self._reading = True
             self.transport.resume_reading()
 
@@ -379,19 +379,18 @@ class Connection(asyncio.Protocol):
 
     # The end.
 
-    def _refuse_for(self, error: MessageError) -> None:
-        self._refuse(error.status, error.reason)
-
-    def _refuse(self, status: int, reason: str) -> None:
+    def _refuse(self, error: MessageError) -> None:
         """Answer what cannot become a request, and read no further."""
         server = self.server
-        headers, body = server.render_error(status, reason)
-        lines = STATUS_LINES[status], headers, len(body), server.ending_last, body
+        headers, body = server.render_error(error.status, error.reason)
+        lines = STATUS_LINES[error.status], headers, len(body), server.ending_last, body
         self.transport.write(b"%b%bcontent-length: %d\r\n%b%b" % lines)
         self._finish()
 
     def _finish(self) -> None:
         """Say that nothing more will come, and give a client that still sends a moment to read what it was told."""
+        if self.transport.is_closing():
+            return  # a write has failed, connection_lost is on its way
         if self.transport.can_write_eof():
             self.transport.write_eof()
         elif self.phase == _BUSY:  # TLS can only be closed as a whole: do it where no more is expected
@@ -510,5 +509,5 @@ class Server:
         self.ending = date + b"\r\n"
         self.ending_kept = date + b"connection: keep-alive\r\n\r\n"
         self.ending_last = date + b"connection: close\r\n\r\n"
-        self.sweep()
         self.loop.call_later(SWEEP_S, self._tick)
+        self.sweep()

@@ -1,6 +1,7 @@
 """The server's manners: order, framing of answers, who is gone when, how a drain goes."""
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -475,6 +476,27 @@ async def test_a_task_of_the_process_may_write_on_to_a_client_that_has_left() ->
         wire.reset()
         await running.until(connections=0)
         await asyncio.wait_for(tasks[0], 5)
+    assert not running.crashes
+
+
+async def test_clients_may_reset_at_any_moment() -> None:
+    async def handler(request: Request) -> None:
+        stream = request.start(200, b"")
+        for _ in range(5):
+            stream.write(b"x" * 50_000)
+            await asyncio.sleep(0)
+        stream.end()
+
+    async with serving(handler) as running:
+        for turns in range(40):
+            for message in (GET, POST[:-1], GET * 3, GET[:-2], b"GET /x HTTP/1.0\r\n\r\n"):
+                wire = await running.connect()
+                wire.send(message)
+                for _ in range(turns // 2):
+                    await asyncio.sleep(0)
+                wire.reset()
+        await running.until(connections=0)
+        gc.collect()  # a task that failed says so when it is forgotten
     assert not running.crashes
 
 
