@@ -22,8 +22,8 @@ from tollway.domain.keys import KeyHash
 from tollway.routing.snapshot import (
     EMPTY,
     NOTHING,
-    KeyGrant,
     KeyRow,
+    KeyTable,
     ModelRow,
     Problem,
     ProviderRow,
@@ -38,8 +38,8 @@ _log = logging.getLogger("tollway.configuration")
 CHANNEL = "tollway_config"
 POLL_S = 2.0
 ANSWER_S = 3.0
-"""For one statement. With the poll it makes five: the longest that a revocation takes, even where notifications are lost
-or the connection leads into nowhere."""
+"""For one statement. With the poll it makes five: the longest that a revocation takes, even where notifications are
+lost or the connection leads into nowhere."""
 FRESH_S = 15.0
 """Several polls: after that, nobody knows whether an unknown key is new or wrong."""
 
@@ -72,14 +72,6 @@ class _Seen(NamedTuple):
 _NOTHING_SEEN = _Seen.parse("1:1:")
 
 
-class _Keys(NamedTuple):
-    """All virtual keys; never changed once a read has ended."""
-
-    grants: dict[KeyHash, KeyGrant]
-    hashes: dict[str, tuple[KeyHash, ...]]
-    """Which entries of ``grants`` belong to a key, by its id."""
-
-
 class _Routing(NamedTuple):
     """All rows but the keys; they are few and read whole."""
 
@@ -99,7 +91,8 @@ class Configuration:
         self._seen = _NOTHING_SEEN
         self._read_at: float | None = None
         self._connected = False
-        self._keys = _Keys({}, {})
+        self._keys = KeyTable()
+        self._hashes: dict[str, tuple[KeyHash, ...]] = {}  # which entries of the table belong to a key, by its id
         self._routing: _Routing | None = None
         self._due = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -184,26 +177,51 @@ class Configuration:
         ):
             seen, revision = await connection.fetchrow(query("config_state"))
             routing, newest = await _read_routing(connection)
-            keys = _Keys({}, {}) if since is _NOTHING_SEEN else self._keys
-            keys, newest_key = await _read_keys(connection, since, keys)
+            keys, newest_key = await self._read_keys(connection, since)
             before = 0 if since is _NOTHING_SEEN else self.snapshot.revision
         self._take(max(before, revision, newest, newest_key), keys, routing)
         self._seen, self._read_at, self._connected = _Seen.parse(seen), time.monotonic(), True
         self._read.set()
         self._read = asyncio.Event()
 
-    def _take(self, revision: int, keys: _Keys, routing: _Routing) -> None:
+    async def _read_keys(self, connection: asyncpg.Connection, since: _Seen) -> tuple[KeyTable, int]:
+        """All keys as they are now, and the newest transaction among the changes; the same object if there are none.
+
+        ``_hashes`` is changed on the way: a read that fails is followed by one of the whole.
+        """
+        before = self._keys
+        if since is _NOTHING_SEEN:
+            before, self._hashes = KeyTable(), {}
+        draft, newest = before.draft(), 0
+        # A few rows at a time, so that other work of the event loop gets its turn in between.
+        cursor = await connection.cursor(query("config_keys"), since.text)
+        while rows := await cursor.fetch(_CHUNK):
+            secrets = await _read_secrets(connection, [row[0] for row in rows])
+            for row in rows:
+                *values, deleted, changed_in = row
+                newest = max(newest, changed_in)
+                key = KeyRow._make(values)
+                for outdated in self._hashes.pop(key.id, ()):
+                    draft.drop(outdated)
+                if not deleted:
+                    entries = grants(key, secrets.get(key.id, NOTHING))
+                    for entry in entries:
+                        draft.put(*entry)
+                    self._hashes[key.id] = tuple(entry[0] for entry in entries)
+        return draft.done() if newest else before, newest
+
+    def _take(self, revision: int, keys: KeyTable, routing: _Routing) -> None:
         before, self._keys = self.snapshot, keys
         if routing != self._routing:
-            compiled = compile_snapshot(revision, keys.grants, routing.providers, routing.models)
+            compiled = compile_snapshot(revision, keys, routing.providers, routing.models)
             if isinstance(compiled, Snapshot):
                 self.snapshot, self._routing, self.problems = compiled, routing, ()
                 return
             self._report(tuple(compiled))
         else:
             self.problems = ()
-        if keys.grants is not before.keys or revision != before.revision:
-            self.snapshot = msgspec.structs.replace(before, revision=revision, keys=keys.grants)
+        if keys is not before.keys or revision != before.revision:
+            self.snapshot = msgspec.structs.replace(before, revision=revision, keys=keys)
 
     def _report(self, problems: tuple[Problem, ...]) -> None:
         if problems == self.problems:
@@ -223,28 +241,6 @@ async def _read_routing(connection: asyncpg.Connection) -> tuple[_Routing, int]:
         tuple(ProviderRow._make(row[:-1]) for row in providers), tuple(ModelRow._make(row[:-1]) for row in models)
     )
     return routing, newest
-
-
-async def _read_keys(connection: asyncpg.Connection, since: _Seen, before: _Keys) -> tuple[_Keys, int]:
-    """All keys as they are now, and the newest transaction among the changes; the same object if there are none."""
-    keys, newest = before, 0
-    # A few rows at a time, so that other work of the event loop gets its turn in between.
-    cursor = await connection.cursor(query("config_keys"), since.text)
-    while rows := await cursor.fetch(_CHUNK):
-        if keys is before:
-            keys = _Keys(dict(before.grants), dict(before.hashes))
-        secrets = await _read_secrets(connection, [row[0] for row in rows])
-        for row in rows:
-            *values, deleted, changed_in = row
-            newest = max(newest, changed_in)
-            key = KeyRow._make(values)
-            for outdated in keys.hashes.pop(key.id, ()):
-                keys.grants.pop(outdated, None)
-            if not deleted:
-                entries = grants(key, secrets.get(key.id, NOTHING))
-                keys.grants.update(entries)
-                keys.hashes[key.id] = tuple(entry[0] for entry in entries)
-    return keys, newest
 
 
 async def _read_secrets(connection: asyncpg.Connection, ids: list[str]) -> dict[str, dict[str, str]]:

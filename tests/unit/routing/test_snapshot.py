@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollway.domain.keys import KeyHash
 from tollway.domain.prices import Price, price_per_1k
 from tollway.routing.snapshot import (
     NOTHING,
     KeyRow,
+    KeyTable,
     ModelRow,
     Problem,
     ProviderRow,
@@ -148,6 +150,29 @@ def test_a_key_has_one_entry_and_during_a_rotation_two() -> None:
 def test_an_empty_list_of_models_allows_none() -> None:
     [(_, grant)] = grants(KEY._replace(allowed_models=[]), NOTHING)
     assert grant.models == frozenset()
+
+
+HASHES = st.binary(min_size=1, max_size=2).map(KeyHash)
+
+
+@given(st.lists(st.lists(st.tuples(HASHES, st.booleans()))))
+def test_a_key_table_is_a_mapping_that_never_changes(steps: list[list[tuple[KeyHash, bool]]]) -> None:
+    [(_, grant)] = grants(KEY, NOTHING)
+    table, expected = KeyTable(), {}
+    for step in steps:
+        before, draft = dict(table), table.draft()
+        for key, is_new in step:
+            if is_new:
+                draft.put(key, grant)
+                expected[key] = grant
+            else:
+                draft.drop(key)
+                expected.pop(key, None)
+        assert dict(table) == before
+        table = draft.done()
+        assert dict(table) == expected
+        assert len(table) == len(expected)
+        assert all(table.get(key) is expected.get(key) for key, _ in step)
 
 
 @pytest.mark.parametrize(
