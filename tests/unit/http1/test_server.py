@@ -11,7 +11,7 @@ import trustme
 from serving import Wire, echo, eventually, serving
 
 from tollway.http1.errors import BodyTooLarge
-from tollway.http1.server import Request
+from tollway.http1.server import Connection, Request
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -497,6 +497,47 @@ async def test_clients_may_reset_at_any_moment() -> None:
                 wire.reset()
         await running.until(connections=0)
         gc.collect()  # a task that failed says so when it is forgotten
+    assert not running.crashes
+
+
+class BrokenTransport(asyncio.Transport):
+    """What uvloop's is between a failed write and connection_lost."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise RuntimeError("the handle is closed")
+
+    def resume_reading(self) -> None:
+        raise RuntimeError("the handle is closed")
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def write(self, data: object) -> None: ...
+
+
+@pytest.mark.parametrize("data", [GET[:-2], b"nonsense\r\n\r\n", GET.replace(b"1.1", b"1.0"), GET])
+async def test_a_connection_whose_write_has_failed_is_left_alone(data: bytes) -> None:
+    async with serving() as running:
+        connection = Connection(running.server)
+        connection.connection_made(BrokenTransport())
+        connection.data_received(data)
+        if data == GET:
+            connection.data_received(b"GET /" + b"x" * 65_536)  # held, and more than we want to hold
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running.pass_time(11)
+        connection.connection_lost(None)
+        gc.collect()
     assert not running.crashes
 
 
