@@ -20,16 +20,18 @@ _LONGEST_PAUSE_S = 5.0  # also the longest delay between the database's return a
 
 _log = logging.getLogger("tollway.database")
 
-MISCONFIGURED = (
-    ValueError,  # among them asyncpg's, for a URI that it cannot read
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
+AWAY = (
+    OSError,  # TimeoutError is one
+    asyncpg.InterfaceError,  # the connection is gone
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # it is stopping or starting
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,  # a failover is under way
 )
-"""What waiting does not mend."""
+"""What PostgreSQL's being away raises: it may pass."""
 
-AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What may pass."""
+WRONG = (ValueError, asyncpg.PostgresError)
+"""Every other answer: waiting does not mend it. ValueError: a URI that cannot be read."""
 
 
 class GivenDatabase:
@@ -47,10 +49,10 @@ class GivenDatabase:
             try:
                 await prepare(self._url, self._settings, self._key)
                 return self._url
-            except MISCONFIGURED as error:
-                raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
             except AWAY as error:
                 _log.warning("PostgreSQL does not answer, trying again: %s", in_one_line(error))
+            except WRONG as error:
+                raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

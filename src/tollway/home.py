@@ -32,8 +32,11 @@ class Home:
         self.path = path
         self.journals = path / "journals"
         try:
-            for directory in (path, self.journals, path / "run"):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _require_ours(path)
+            path.chmod(0o700)
+            for directory in (self.journals, path / "run"):
+                directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise _unusable(path, error) from None
 
@@ -81,6 +84,13 @@ class Home:
             return
         with tempfile.TemporaryDirectory(prefix="tollway-") as directory:
             yield Path(directory) / "control.sock"
+
+
+def _require_ours(path: Path) -> None:
+    """Raise StartError for a directory that somebody else uses: its mode is about to change."""
+    found = {entry.name for entry in path.iterdir()} - {"lost+found"}
+    if found and "journals" not in found and "postgres" not in found:
+        raise StartError("TOLLWAY_HOME", f"{path} holds other files; it must be a directory of the gateway's own")
 
 
 def _write_secret(path: Path, text: str) -> None:

@@ -85,6 +85,11 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     listen_fd: int = -1
     """The inherited socket to listen on, bound already: TCP for a worker, the control socket for the control plane."""
 
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Everything that must never be printed, for the redaction of logs."""
+        return *self.settings.secrets, self.database_url, self.encryption_key
+
     def encode(self) -> bytes:
         """One line of JSON, secrets in clear: for a pipe, never for a file or a log."""
         return msgspec.json.encode(self, enc_hook=_to_text) + b"\n"

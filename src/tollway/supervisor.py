@@ -32,6 +32,7 @@ _STABLE_S = 30.0  # a child that lived this long may fail again without being ma
 _GRACE_S = 10.0  # beyond the drain: for cutting what still runs and writing it down
 _POSTING_S = 30.0  # for the control plane's last batch; what it leaves lies in the journals for the next start
 _MAX_FILES = 1 << 20
+_SHORT_KEY = 16  # characters
 _SETTINGS = frozenset(variable.name for variable in VARIABLES)
 
 _log = logging.getLogger("tollway.supervisor")
@@ -203,6 +204,13 @@ class Supervisor:
         line = f"LLM proxy server listening on port {port}. Connected to PostgreSQL via {DRIVER}\n"
         with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
             os.write(sys.stdout.fileno(), line.encode())
+        settings = self._settings
+        if settings.admin_key is None:
+            _log.info("without ADMIN_KEY, the admin surface is open to everybody on this machine")
+        elif len(settings.admin_key.reveal()) < _SHORT_KEY:
+            _log.warning("ADMIN_KEY is short enough to be guessed")
+        if settings.redis_url is not None:
+            _log.warning("REDIS_URL is not used yet")
 
     async def _end(self, child: Child, life: "asyncio.Task[None]", within_s: float) -> None:
         child.stop()

@@ -92,7 +92,7 @@ class Standin:
 
     def __init__(self, directory: Path, **settings: str) -> None:
         self.home = directory / "home"
-        self.home.mkdir(mode=0o700)
+        (self.home / "journals").mkdir(parents=True)
         package = directory / "standin"
         package.mkdir()
         (package / "__init__.py").touch()
@@ -363,6 +363,15 @@ def test_a_home_that_is_a_file_is_one_line_and_exit_code_2(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.startswith("tollway: TOLLWAY_HOME: cannot use ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_home_that_others_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    tmp_path.chmod(0o755)
+    done = serve({"TOLLWAY_HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"tollway: TOLLWAY_HOME: {tmp_path} holds other files")
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_home_in_use_is_one_line_and_exit_code_2(standin: Start) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, ParamSpec
 import msgspec
 import typer
 
-from tollway.database import AWAY, in_one_line
+from tollway.database import AWAY, WRONG, in_one_line
 from tollway.home import StartError
 from tollway.wire.json import encode
 
@@ -47,7 +47,7 @@ def command(work: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
             _fail(str(error), 2)
         except CommandError as error:
             _fail(str(error), 1)
-        except AWAY as error:
+        except (*AWAY, *WRONG) as error:
             _fail(f"PostgreSQL: {in_one_line(error)}", 1)
 
     return run

@@ -20,18 +20,11 @@ from tollway.controlplane.access import Access
 from tollway.controlplane.errors import ApiError, apologise, refuse, refuse_unrouted
 from tollway.controlplane.metrics import Exposition, Reports
 from tollway.controlplane.setup import Setup
+from tollway.database import AWAY
 from tollway.demo.provider import DemoProvider
 from tollway.observe.metrics import WorkerReport
 from tollway.settings import Settings
 from tollway.store.vault import Vault
-
-_AWAY = (
-    OSError,  # TimeoutError is one
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # it is stopping, starting, or was stopped
-    asyncpg.InsufficientResourcesError,
-)
 
 _log = logging.getLogger("tollway.control")
 
@@ -49,7 +42,7 @@ def control_plane(settings: Settings, pool: asyncpg.Pool, vault: Vault, figures:
         Route("/demo/v1/chat/completions", DemoProvider(), methods=["POST"]),
     ]
     handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}
-    handlers |= dict.fromkeys(_AWAY, _database_away)
+    handlers |= dict.fromkeys(AWAY, _database_away)
     return Starlette(routes=routes, exception_handlers=handlers)
 
 

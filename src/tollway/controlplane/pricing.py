@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import logging
 
-import asyncpg
-
 from tollway.accounting.builtin_prices import resolve_missing
+from tollway.database import AWAY
 from tollway.domain.keys import Secret
 from tollway.store.configuration import CHANNEL
 from tollway.store.postgres import connect
@@ -14,8 +13,6 @@ from tollway.store.postgres import connect
 _COALESCE_S = 0.1  # edits often come in bursts
 _EVERY_S = 60.0  # without any edit: a listed price can have a first day
 _PAUSE_S = 2.0
-
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = logging.getLogger("tollway.pricing")
 
@@ -25,7 +22,7 @@ async def follow_prices(url: Secret) -> None:
     while True:
         try:
             await _follow(url)
-        except _AWAY as error:
+        except AWAY as error:
             _log.info("built-in prices are looked up later, PostgreSQL does not answer: %s", error)
         await asyncio.sleep(_PAUSE_S)
 

@@ -18,7 +18,7 @@ from tollway.accounting.posting import Poster
 from tollway.child import SupervisorLine, read_config
 from tollway.controlplane.app import control_plane
 from tollway.controlplane.pricing import follow_prices
-from tollway.database import vault_of
+from tollway.database import AWAY, vault_of
 from tollway.observe import log
 from tollway.settings import ChildConfig
 from tollway.store.postgres import create_pool
@@ -27,8 +27,6 @@ _PAUSE_S = 1.0
 _LAST_POSTING_S = 20.0
 _CLOSE_S = 2
 
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
 _log = logging.getLogger("tollway.control")
 
 
@@ -36,8 +34,7 @@ def main() -> int:
     """Work as the first line of standard input says until told to stop; 0 after a clean end."""
     config = read_config()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends after the workers, when the supervisor says so
-    known = (*config.settings.secrets, config.database_url, config.encryption_key)
-    writer = log.start("control-plane", config.settings.log_level, known)
+    writer = log.start("control-plane", config.settings.log_level, config.secrets)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what matters of it app.py says in its own words
     try:
         asyncio.run(serve(config))
@@ -110,7 +107,7 @@ async def _pool(config: ChildConfig, stop: asyncio.Event) -> asyncpg.Pool | None
     while not stop.is_set():
         try:
             return await create_pool(config.database_url.reveal(), "control plane")
-        except _AWAY as error:
+        except AWAY as error:
             _log.warning("PostgreSQL does not answer, trying again: %s", error)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _PAUSE_S)
@@ -121,5 +118,5 @@ async def _post_the_rest(poster: Poster) -> None:
     try:
         async with asyncio.timeout(_LAST_POSTING_S):
             await poster.post()
-    except _AWAY as error:
+    except Exception as error:  # whatever it is, the journals keep it
         _log.warning("what is not posted stays in the journals for the next start: %r", error)

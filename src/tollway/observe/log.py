@@ -9,6 +9,7 @@ Code logs with the standard library: ``log.info("what happened", extra={"key_id"
 becomes members of the JSON object.
 """
 
+import functools
 import logging
 import os
 import queue
@@ -75,7 +76,7 @@ class LogFormat:
 
     def _for_programs(self, record: logging.LogRecord, message: str, members: dict[str, object], trace: str) -> bytes:
         line: dict[str, object] = {
-            "time": _utc(record.created) + f".{int(record.msecs):03d}Z",
+            "time": f"{_utc(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "process": self._process,
             "logger": record.name,
@@ -159,7 +160,8 @@ def start(process: str, level: str, secrets: Iterable[Secret] = (), fd: int | No
     writer = LogWriter(fd, LogFormat(process, os.isatty(fd), Redactor(secrets)))
     root = logging.getLogger()
     root.handlers[:] = [writer]
-    root.setLevel(level.upper())
+    root.setLevel(logging.WARNING)  # what libraries say of their own is for their authors
+    logging.getLogger("tollway").setLevel(level.upper())
     logging.captureWarnings(True)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     return writer
@@ -174,5 +176,6 @@ def _record(message: str) -> logging.LogRecord:
     return logging.LogRecord("tollway.observe", logging.WARNING, "", 0, message, None, None)
 
 
-def _utc(seconds: float) -> str:
+@functools.lru_cache(maxsize=4)
+def _utc(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -30,6 +30,8 @@ _PATTERNS = (
     # Providers' keys without a prefix, hashes, ciphertexts: long runs that hold both digits and letters.
     (re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{32,}"), MASK),
 )
+# What most values are, ids, names, kinds: no pattern can match in them, so none is tried.
+_HARMLESS = re.compile(r"(?!.{0,31}sk-)[A-Za-z0-9_./-]{0,31}")
 
 
 class Redactor:
@@ -45,6 +47,8 @@ class Redactor:
 
         What was cut off shows as one more character, an ellipsis.
         """
+        if len(text) <= limit and _HARMLESS.fullmatch(text) and not (self._known and self._known.search(text)):
+            return text
         window = text[: limit + _LOOK_AHEAD]
         whole = len(window) == len(text)
         if self._known is not None:

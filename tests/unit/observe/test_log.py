@@ -160,10 +160,12 @@ def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing() -> None:
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    ours = logging.getLogger("tollway")
+    before = root.handlers[:], root.level, ours.level
     yield root
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
     logging.captureWarnings(False)
 
 
@@ -171,6 +173,7 @@ def test_the_whole_process_logs_through_it(root_logger: logging.Logger) -> None:
     reading, writing = os.pipe()
     writer = log.start("worker-7", "warning", [Secret("canary-known")], writing)
     logging.getLogger("tollway.anything").info("too quiet")
+    logging.getLogger("alembic").info("of no interest")
     logging.getLogger("tollway.anything").warning("heard canary-known")
     assert log.dropped() == 0
     writer.stop()

@@ -89,6 +89,17 @@ def test_any_text_becomes_one_printable_line(text: str, limit: int) -> None:
     assert KNOWN.reveal() not in cleaned
 
 
+PIECES = st.sampled_from(
+    ["sk-", "Bearer ", "basic", " ", "/", "://", "@", "token", "=", "a1B2", "-", "x" * 9, "7" * 31]
+)
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_the_short_cut_for_harmless_values_changes_nothing(text: str) -> None:
+    padded = PLAIN.clean(text + "\n", 200)  # what has a line end is never taken for harmless
+    assert PLAIN.clean(text, 200) + r"\n" == padded
+
+
 @pytest.mark.parametrize("letter", ["a", "s", "-", ":", "/", "=", "1", " ", "bearer ", "sk-", "://", "api_key="])
 def test_the_worst_text_takes_linear_time(letter: str) -> None:
     text = letter * (100_000 // len(letter))

@@ -1,0 +1,72 @@
+"""One line for every attempt, with what it cost and without what was said."""
+
+import json
+import logging
+
+import pytest
+
+from tollway.accounting.records import Settlement
+from tollway.controlplane.request_log import log_attempts
+from tollway.observe.log import LogFormat
+from tollway.observe.redact import Redactor
+
+FAILED = Settlement(
+    attempt_id="req_1-1",
+    call_id="req_1",
+    attempt=1,
+    key_id="key_1",
+    model="gpt-4o",
+    provider="openai",
+    upstream_model="gpt-4o-2024-08-06",
+    started_unix=0.0,
+    duration_ms=812.4,
+    first_byte_ms=None,
+    status=200,
+    outcome="client_gone",
+    stream=True,
+    state="partial",
+    input_tokens=100,
+    cached_input_tokens=20,
+    output_tokens=50,
+    reasoning_tokens=10,
+    cost=114_000_000,
+    scale=12,
+    priced=True,
+    charged=True,
+    price_input=0,
+    price_cached=0,
+    price_output=0,
+    revision=7,
+    cause="the client left",
+)
+
+
+def test_an_attempt_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tollway.requests"):
+        log_attempts([FAILED])
+    (record,) = caplog.records
+    line = json.loads(LogFormat("control-plane", False, Redactor()).line(record))
+    for volatile in ("time", "level", "process", "logger"):
+        del line[volatile]
+    assert line == {
+        "message": "attempt at openai ended: client_gone",
+        "call_id": "req_1",
+        "attempt": 1,
+        "key_id": "key_1",
+        "model": "gpt-4o",
+        "provider": "openai",
+        "upstream_model": "gpt-4o-2024-08-06",
+        "status": 200,
+        "outcome": "client_gone",
+        "stream": True,
+        "duration_ms": 812,
+        "first_byte_ms": None,
+        "input_tokens": 100,
+        "cached_input_tokens": 20,
+        "output_tokens": 50,
+        "usage": "partial",
+        "cost_usd": "0.000114",
+        "charged": True,
+        "revision": 7,
+        "cause": "the client left",
+    }
