@@ -5,6 +5,7 @@ exception, and all problems are listed; (3) virtual keys stand apart from models
 model can never delay the revocation of a key.
 """
 
+import functools
 import ipaddress
 import itertools
 import re
@@ -207,7 +208,7 @@ def grants(row: KeyRow, secrets: Mapping[str, str]) -> list[tuple[KeyHash, KeyGr
         KeyId(row.id),
         row.requests_per_minute,
         row.tokens_per_minute,
-        None if models is None else frozenset(models),
+        None if models is None else _names(tuple(models)),
         row.expires_at,
         row.revoked,
         secrets,
@@ -219,6 +220,12 @@ def grants(row: KeyRow, secrets: Mapping[str, str]) -> list[tuple[KeyHash, KeyGr
         (KeyHash(row.hash), grant),
         (KeyHash(row.previous_hash), msgspec.structs.replace(grant, expires_at=ends)),
     ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(models: tuple[str, ...]) -> frozenset[str]:
+    """One set for all keys with the same list: of a hundred thousand of their own, the sets would be the most of it."""
+    return frozenset(models)
 
 
 def compile_snapshot(

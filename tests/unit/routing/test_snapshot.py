@@ -152,6 +152,13 @@ def test_an_empty_list_of_models_allows_none() -> None:
     assert grant.models == frozenset()
 
 
+def test_keys_with_the_same_list_of_models_share_it() -> None:
+    [(_, first)] = grants(KEY._replace(allowed_models=["a", "b"]), NOTHING)
+    [(_, second)] = grants(KEY._replace(allowed_models=["a", "b"]), NOTHING)
+    assert first.models is second.models
+    assert first.models == {"a", "b"}
+
+
 HASHES = st.binary(min_size=1, max_size=2).map(KeyHash)
 
 
