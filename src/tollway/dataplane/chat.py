@@ -13,7 +13,7 @@ from tollway.dataplane.answers import call_lines, limit_lines, refuse
 from tollway.dataplane.attempts import attempt_reply, attempt_stream, prepare
 from tollway.dataplane.calls import Attempt, Call, Prepared
 from tollway.dataplane.world import World
-from tollway.domain.failures import UpstreamFailure
+from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest, CannotAccount, ClientFault, NoAnswer, Refusal, TooFast, TooLarge
 from tollway.http1.server import Request
 from tollway.providers.signing.bearer import without_secret
@@ -96,6 +96,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
             world.books.waive(attempt, failure)
         else:
             failure = prepared
+            call.attempts += failure.kind is FailureKind.CREDENTIAL  # as if the provider had refused it
         if decide(failure.kind) is Step.RETURN and (failure.status or not failures):
             return ClientFault(failure)
         failures.append((target, failure))

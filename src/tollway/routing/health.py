@@ -17,8 +17,8 @@ from tollway.routing.snapshot import KeyGrant, Provider, Target
 WINDOW_S = 30.0
 """Failures and successes are compared over this long, beginning with a failure."""
 
-MAX_FAILURES_IN_A_ROW = 5
-"""Envoy's default for outliers."""
+MAX_FAILURES_IN_A_ROW = 10
+"""Twice Envoy's default for outliers: a fallback makes single failures cheap, and a rest hides a target from all."""
 
 MIN_RESULTS, MAX_FAILURE_SHARE = 20, 0.5
 """Half of at least this many results: a few broken connections out of many do not condemn a target."""
@@ -27,7 +27,7 @@ REST_S, MAX_REST_S = 5.0, 60.0
 """The first rest of a failing target, and the longest."""
 
 BUSY_REST_S = 1.0
-"""The first rest after a 429 that names no time."""
+"""The first rest after many 429 that name no time."""
 
 ACCOUNT_REST_S, MAX_ACCOUNT_REST_S = 60.0, 600.0
 """Rests of a credential that was refused, or has no money: people have to act first."""
@@ -80,12 +80,11 @@ class _Rule(NamedTuple):
     scope: _Scope
     rest_s: float
     max_rest_s: float
-    at_once: bool
 
 
-_FAILING = _Rule(_Scope.TARGET, REST_S, MAX_REST_S, at_once=False)
-_BUSY = _Rule(_Scope.ACCOUNT_AND_MODEL, BUSY_REST_S, MAX_REST_S, at_once=True)
-_REFUSED = _Rule(_Scope.ACCOUNT, ACCOUNT_REST_S, MAX_ACCOUNT_REST_S, at_once=True)
+_FAILING = _Rule(_Scope.TARGET, REST_S, MAX_REST_S)
+_BUSY = _Rule(_Scope.ACCOUNT_AND_MODEL, BUSY_REST_S, MAX_REST_S)
+_REFUSED = _Rule(_Scope.ACCOUNT, ACCOUNT_REST_S, MAX_ACCOUNT_REST_S)
 _REFUSED_MODEL = _REFUSED._replace(scope=_Scope.ACCOUNT_AND_MODEL)
 
 _RULES = {
@@ -137,8 +136,7 @@ class _Circuit:
         self.in_a_row += 1
         results = self.failures + self.successes
         if (
-            rule.at_once
-            or retry_after_s is not None
+            retry_after_s is not None
             or self.in_a_row >= MAX_FAILURES_IN_A_ROW
             or (results >= MIN_RESULTS and self.failures >= results * MAX_FAILURE_SHARE)
         ):

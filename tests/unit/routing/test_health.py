@@ -42,9 +42,9 @@ def order(health: Health, now: float, grant: KeyGrant = ALICE, *targets: Target)
     return list(health.order(targets or (A, B), grant, now))
 
 
-def take_down(health: Health, target: Target, now: float) -> None:
+def take_down(health: Health, target: Target, now: float, grant: KeyGrant = ALICE, why: UpstreamFailure = DOWN) -> None:
     for _ in range(MAX_FAILURES_IN_A_ROW):
-        health.failed(target, ALICE, DOWN, now)
+        health.failed(target, grant, why, now)
 
 
 def test_targets_are_tried_in_their_own_order_while_all_are_well(health: Health) -> None:
@@ -178,27 +178,32 @@ def test_what_one_keys_provider_account_did_wrong_does_not_rest_the_target_for_o
     assert order(health, 10.5, ALICE)[0] is A
 
 
+def test_one_refusal_of_a_credential_hides_nothing(health: Health) -> None:
+    health.failed(A, BOB, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    assert order(health, 10.5, BOB) == [A, B]
+
+
 def test_keys_that_use_the_platforms_credential_share_its_fate(health: Health) -> None:
     other = KeyGrant(KeyId("key_carol"), None, None, None, None, False, {"mistral": "v1.carols.secret"})
-    health.failed(A, ALICE, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    take_down(health, A, 10.0, ALICE, failure(FailureKind.CREDENTIAL, status=401))
     assert order(health, 10.5, other)[0] is B
     assert order(health, 10.5, BOB)[0] is A
 
 
 def test_a_refused_credential_parks_all_models_of_that_provider(health: Health) -> None:
-    health.failed(A, BOB, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    take_down(health, A, 10.0, BOB, failure(FailureKind.CREDENTIAL, status=401))
     assert order(health, 10.5, BOB, OTHER_A, B)[0] is B
     assert order(health, 10.0 + ACCOUNT_REST_S, BOB, OTHER_A, B)[0] is OTHER_A
 
 
 def test_a_forbidden_model_parks_only_itself(health: Health) -> None:
-    health.failed(A, BOB, failure(FailureKind.CREDENTIAL, status=403), 10.0)
+    take_down(health, A, 10.0, BOB, failure(FailureKind.CREDENTIAL, status=403))
     assert order(health, 10.5, BOB)[0] is B
     assert order(health, 10.5, BOB, OTHER_A, B)[0] is OTHER_A
 
 
 def test_a_corrected_credential_address_or_model_is_tried_at_once(health: Health) -> None:
-    health.failed(A, BOB, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    take_down(health, A, 10.0, BOB, failure(FailureKind.CREDENTIAL, status=401))
     corrected = KeyGrant(BOB.id, None, None, None, None, False, {"openai": "v1.bobs.new.secret"})
     assert order(health, 10.5, corrected)[0] is A
     take_down(health, A, 20.0)
@@ -247,13 +252,13 @@ def test_what_is_kept_is_bounded_by_what_failed_lately(health: Health) -> None:
 def test_the_metrics_are_told_which_targets_are_not_well(health: Health) -> None:
     take_down(health, A, 10.0)
     health.failed(B, ALICE, DOWN, 10.0)
-    health.failed(OTHER_A, ALICE, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    take_down(health, OTHER_A, 10.0, ALICE, failure(FailureKind.CREDENTIAL, status=401))
     assert dict(health.states(11.0)) == {("openai", "a"): State.OPEN, ("openai", ""): State.OPEN}
     assert dict(health.states(15.0)) == {("openai", "a"): State.HALF_OPEN, ("openai", ""): State.OPEN}
 
 
 def test_the_metrics_are_not_told_of_every_keys_own_credential(health: Health) -> None:
-    health.failed(A, BOB, failure(FailureKind.CREDENTIAL, status=401), 10.0)
+    take_down(health, A, 10.0, BOB, failure(FailureKind.CREDENTIAL, status=401))
     assert dict(health.states(11.0)) == {}
 
 
