@@ -11,7 +11,18 @@ import pytest
 from pydantic import BaseModel
 
 from fakes.gateway import Tenant
-from fakes.upstream import HANG, Bill, error, event, mistral_reply, mistral_stream, openai_reply, openai_stream, raw
+from fakes.upstream import (
+    HANG,
+    Bill,
+    Pause,
+    error,
+    event,
+    mistral_reply,
+    mistral_stream,
+    openai_reply,
+    openai_stream,
+    raw,
+)
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -110,7 +121,7 @@ async def test_the_stream_helper_of_the_ordinary_client(tenant: Tenant) -> None:
             openai.OpenAI(base_url=tenant.gateway.url + "/v1", api_key=tenant.key, max_retries=0) as client,
             client.chat.completions.stream(model=tenant.model, messages=MESSAGES) as stream,
         ):
-            deltas = [event.delta for event in stream if event.type == "content.delta"]
+            deltas = [event.delta for event in stream if event.type == "content.delta" and event.delta]
             return deltas, stream.get_final_completion()
 
     deltas, completion = await asyncio.to_thread(run)
@@ -241,7 +252,7 @@ async def test_timeout_error(sdk: Sdk, tenant: Tenant) -> None:
 
 async def test_an_error_in_a_stream_is_raised(sdk: Sdk, tenant: Tenant) -> None:
     failure = event({"error": {"message": "overloaded", "type": "server_error", "code": None, "param": None}})
-    tenant.openai.answers(openai_stream(["Hel", failure], finish=None))
+    tenant.openai.answers(openai_stream(["Hel", Pause(0.3), failure], finish=None))
     with pytest.raises(openai.APIError) as caught:
         await sdk.create(tenant, stream=True, retries=2)
     assert caught.value.type == "server_error"

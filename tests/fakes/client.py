@@ -229,14 +229,14 @@ class Client:
         plain.setblocking(False)
         if receive_buffer is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        name = "127.0.0.1" if self._tls else None
+        limit = receive_buffer or 1 << 16
         try:
             await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self.port))
+            wire = Wire(*await asyncio.open_connection(sock=plain, ssl=self._tls, server_hostname=name, limit=limit))
         except OSError:
             plain.close()
             raise
-        name = "127.0.0.1" if self._tls else None
-        limit = receive_buffer or 1 << 16
-        wire = Wire(*await asyncio.open_connection(sock=plain, ssl=self._tls, server_hostname=name, limit=limit))
         try:
             yield wire
         finally:
@@ -281,7 +281,7 @@ def request_bytes(
 ) -> bytes:
     """A well-formed request. ``headers`` override what it would have sent by itself; None leaves a header out."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    fields: dict[str, str | None] = {"host": "gateway.test"}
+    fields: dict[str, str | None] = {"host": "localhost"}
     if content or method == "POST":
         fields |= {"content-type": "application/json", "content-length": str(len(content))}
     if key is not None:

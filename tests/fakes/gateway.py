@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
@@ -129,6 +129,8 @@ class Gateway:
         code = self.process.wait(within_s)
         assert self._reader is not None
         self._reader.join(PATIENCE_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         return code
 
     def stop(self) -> None:
@@ -253,8 +255,17 @@ class Gateway:
         return self._database_url
 
     @contextlib.asynccontextmanager
-    async def database(self):
-        connection = await asyncpg.connect(self.database_url)
+    async def database(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection; waits for a PostgreSQL that is just being started again."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                connection = await asyncpg.connect(self.database_url)
+                break
+            except (ConnectionError, asyncpg.CannotConnectNowError):
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.02)
         try:
             yield connection
         finally:

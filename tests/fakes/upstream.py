@@ -377,6 +377,7 @@ class _Connection(asyncio.Protocol):
                     case Flood(piece, times):
                         for _ in range(times):
                             await self._send(piece)
+                            await asyncio.sleep(0)  # other connections have their turn
                     case Act.HANG:
                         await asyncio.get_running_loop().create_future()
                     case Act.RESET:
@@ -389,6 +390,8 @@ class _Connection(asyncio.Protocol):
 
     async def _send(self, data: bytes) -> None:
         await self._writable.wait()
+        if self.transport.is_closing():
+            await asyncio.get_running_loop().create_future()  # the news of the peer's going is on its way
         self.transport.write(data)
 
     def _reset(self) -> None:

@@ -11,6 +11,7 @@ from fakes.upstream import (
     LAST_CHUNK,
     RESET,
     STREAM_HEAD,
+    Gate,
     Upstream,
     error,
     event,
@@ -176,11 +177,14 @@ async def test_a_provider_that_closes_a_kept_connection_on_the_request_is_asked_
 
 @pytest.mark.parametrize("ending", [RESET, CLOSE])
 async def test_after_content_no_other_provider_is_tried(tenant: Tenant, ending: object) -> None:
-    tenant.openai.answers(openai_stream(["Hel", "lo", ending]))
+    gate = Gate()
+    tenant.openai.answers(openai_stream(["Hel", gate, "lo", ending]))
     tenant.mistral.answers(mistral_stream(["never"]))
     async with tenant.stream(tenant.pair) as stream:
+        assert await stream.next_text() == "Hel"
+        gate.open()
         events = await stream.events()
-    assert text_of([json.loads(data) for data in events[:-1]]) == "Hello"
+    assert text_of([json.loads(data) for data in events[:-1]]) in ("lo", "")
     assert set(json.loads(events[-1])["error"]) == {"message", "type", "param", "code"}
     assert "[DONE]" not in events
     assert tenant.mistral.requests == []
@@ -199,8 +203,16 @@ async def test_an_answer_tells_how_it_came_about(tenant: Tenant) -> None:
 
 async def test_what_mistral_cannot_carry_is_said(tenant: Tenant) -> None:
     tenant.mistral.answers(mistral_reply())
-    answer = await tenant.chat(tenant.mistral_model, user="somebody", logit_bias={"50256": -100})
+    answer = await tenant.chat(tenant.mistral_model, user="somebody", verbosity="low", store=False)
     assert answer.status == 200
     warnings = answer.header("x-tollway-warnings") or ""
-    assert "logit_bias" in warnings
-    assert "logit_bias" not in tenant.mistral.requests[0].json
+    assert "user" in warnings and "verbosity" in warnings
+    assert "store" not in warnings, "nothing is lost"
+    assert not {"user", "verbosity", "store"} & set(tenant.mistral.requests[0].json)
+
+
+async def test_what_mistral_cannot_do_is_refused_and_not_dropped(tenant: Tenant) -> None:
+    refused = await tenant.chat(tenant.mistral_model, logit_bias={"50256": -100})
+    assert refused.refusal == (400, "unsupported_parameter")
+    assert refused.error["param"] == "logit_bias"
+    assert tenant.mistral.requests == []

@@ -286,7 +286,7 @@ async def test_no_provider_could_answer(tenant: Tenant, answer: object, status: 
     assert refused.status == status
     assert refused.header("x-should-retry") == "false" or refused.header("retry-after") is not None
     message = refused.error["message"]
-    assert "openai" in message and "mistral" in message, "it says which were tried"
+    assert tenant.pair in message and tenant.mistral_model in message, "it says which were tried"
     for secret in (tenant.openai.secret, tenant.mistral.secret, "127.0.0.1", "sk-upstr", "scripted", "<html>"):
         assert secret not in refused.body.decode()
     assert tenant.openai.requests and tenant.mistral.requests

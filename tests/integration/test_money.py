@@ -153,8 +153,12 @@ async def test_a_reply_without_usage_passes_unchanged_and_is_billed_by_estimate(
 
 @pytest.mark.parametrize("ending", [RESET, CLOSE])
 async def test_a_stream_that_broke_is_billed_for_what_came(tenant: Tenant, ending: object) -> None:
-    tenant.openai.answers(openai_stream(["word "] * 50 + [ending]))
+    gate = Gate()
+    tenant.openai.answers(openai_stream(["word "] * 50 + [gate, ending]))
     async with tenant.stream(content="word " * 100) as stream:
+        for _ in range(50):
+            await stream.next_text()
+        gate.open()
         await stream.events()
     (row,) = await tenant.ledger(1)
     assert row["state"] in ("partial", "estimated")
