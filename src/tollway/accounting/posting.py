@@ -12,7 +12,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,10 +116,17 @@ class PostingFigures:
 class Poster:
     """Posts all journals of a directory. Several posters may run at once, on one machine or on many."""
 
-    def __init__(self, pool: asyncpg.Pool, directory: Path) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        directory: Path,
+        on_posted: Callable[[Sequence[Settlement]], None] | None = None,
+    ) -> None:
         self._pool = pool
         self._directory = directory
         self._positions: dict[str, int] = {}
+        self._on_posted = on_posted
+        """Told of the records of each batch once the ledger holds them."""
         self.figures = PostingFigures()
 
     async def run(self) -> None:
@@ -175,13 +182,16 @@ class Poster:
     async def _post_chunk(self, path: Path, position: int, chunk: Chunk) -> int:
         try:
             rows = [_row(record) for record in chunk.records]
-            return await self._commit(path, position, rows, chunk.position, chunk.damaged)
+            reached = await self._commit(path, position, rows, chunk.position, chunk.damaged)
         except _POISON as error:
             if len(chunk.records) > 1:
                 return await self._post_halves(path, position, chunk)
             _log.error("PostgreSQL refuses a settlement: %s", error)
             aside = [*chunk.damaged, msgspec.json.encode(chunk.records)]
             return await self._commit(path, position, [], chunk.position, aside)
+        if self._on_posted is not None and reached == chunk.position:
+            self._on_posted(chunk.records)
+        return reached
 
     async def _post_halves(self, path: Path, position: int, chunk: Chunk) -> int:
         """The batch holds poison: halve it until that is alone."""

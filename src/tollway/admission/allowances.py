@@ -141,20 +141,26 @@ _WHOLE_SECONDS = tuple(b"%ds" % s if s < 60 else b"1m%ds" % (s - 60) for s in ra
 
 _LINES = b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
 _REQUEST_LINES, _TOKEN_LINES = (_LINES % (name, name, name) for name in (b"requests", b"tokens"))
+_BOTH_LINES = _REQUEST_LINES + _TOKEN_LINES
 
 
 def _header_lines(account: _Account, requests_limit: int | None, tokens_limit: int | None, now: float) -> bytes:
-    lines = b""
+    if requests_limit is not None and tokens_limit is not None:
+        return _BOTH_LINES % (
+            *_shown(account.requests, requests_limit, now),
+            *_shown(account.tokens, tokens_limit, now),
+        )
     if requests_limit is not None:
-        lines = _dimension_lines(_REQUEST_LINES, account.requests, requests_limit, now)
+        return _REQUEST_LINES % _shown(account.requests, requests_limit, now)
     if tokens_limit is not None:
-        lines += _dimension_lines(_TOKEN_LINES, account.tokens, tokens_limit, now)
-    return lines
+        return _TOKEN_LINES % _shown(account.tokens, tokens_limit, now)
+    return b""
 
 
-def _dimension_lines(template: bytes, window: SlidingWindow, limit: int, now: float) -> bytes:
-    remaining = limit - window.used(int(now))
-    return template % (limit, remaining if remaining > 0 else 0, _duration(window.reset_s(now)))
+def _shown(window: SlidingWindow, limit: int, now: float) -> tuple[int, int, bytes]:
+    reset_s = window.reset_s(now)
+    remaining = limit - window.total
+    return limit, remaining if remaining > 0 else 0, _duration(reset_s)
 
 
 def _duration(seconds: float) -> bytes:

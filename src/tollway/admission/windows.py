@@ -14,12 +14,13 @@ _COUNTED_S = WINDOW_S + 1  # a second's amount is free again when the second's e
 class SlidingWindow:
     """One counter. Seconds must not decrease from call to call; memory is one number per second that was used."""
 
-    __slots__ = ("_amounts", "_second", "_total")
+    __slots__ = ("_amounts", "_second", "total")
 
     def __init__(self) -> None:
         self._amounts: dict[int, int] = {}
         self._second = 0
-        self._total = 0
+        self.total = 0
+        """What counts in the second that was last looked at."""
 
     def used(self, second: int) -> int:
         """What counts in this second."""
@@ -27,19 +28,19 @@ class SlidingWindow:
             self._second = second
             amounts = self._amounts
             while amounts and (oldest := next(iter(amounts))) < second - WINDOW_S:
-                self._total -= amounts.pop(oldest)
-        return self._total
+                self.total -= amounts.pop(oldest)
+        return self.total
 
     def take(self, second: int, amount: int) -> None:
         """Book the amount, whatever is used already: the caller has compared."""
         self._amounts[second] = self._amounts.get(second, 0) + amount
-        self._total += amount
+        self.total += amount
 
     def settle(self, taken_at: int, difference: int) -> None:
         """Correct what was taken in that second; without effect once the second no longer counts."""
         if taken_at in self._amounts:
             self._amounts[taken_at] += difference
-            self._total += difference
+            self.total += difference
 
     def wait_s(self, now: float, amount: int, limit: int) -> float | None:
         """How long until the amount fits under the limit if nothing else is taken; None: never."""

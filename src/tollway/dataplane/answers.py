@@ -1,6 +1,5 @@
 """The heads of our own answers, and refusals."""
 
-from tollway.admission.allowances import Hold
 from tollway.dataplane.calls import Attempt, Call
 from tollway.dataplane.world import World
 from tollway.domain.money import format_dollars
@@ -38,23 +37,26 @@ def call_lines(world: World, call: Call) -> bytes:
 def reply_head(attempt: Attempt, cost: int, now: float) -> bytes:
     """The header lines of a complete answer."""
     price = attempt.upstream.target.price
-    told = b"" if price is None else b"x-tollway-cost: %b\r\n" % format_dollars(cost, price.scale).encode()
-    return _JSON + told + _provenance(attempt, attempt.call.hold, now)
+    if price is None:
+        return _JSON + _provenance(attempt, now)
+    dollars = format_dollars(cost, price.scale).encode()
+    return b"%bx-tollway-cost: %b\r\n%b" % (_JSON, dollars, _provenance(attempt, now))
 
 
 def stream_head(attempt: Attempt, now: float) -> bytes:
     """The header lines of a stream; what it costs is not known yet."""
-    return _STREAM + _provenance(attempt, attempt.call.hold, now)
+    return _STREAM + _provenance(attempt, now)
 
 
-def _provenance(attempt: Attempt, hold: Hold, now: float) -> bytes:
+def _provenance(attempt: Attempt, now: float) -> bytes:
     call = attempt.call
-    warnings = attempt.warnings
-    return b"x-request-id: %b\r\n%b%bx-tollway-attempts: %d\r\nx-tollway-config-revision: %d\r\n%b" % (
+    lines = b"x-request-id: %b\r\n%b%bx-tollway-attempts: %d\r\nx-tollway-config-revision: %d\r\n" % (
         call.id.encode(),
-        hold.header_lines(now),
+        call.hold.header_lines(now),
         attempt.upstream.answer_head,
         attempt.number,
         call.snapshot.revision,
-        b"x-tollway-warnings: %b\r\n" % ", ".join(warnings).encode("ascii", "replace") if warnings else b"",
     )
+    if attempt.warnings:
+        lines += b"x-tollway-warnings: %b\r\n" % ", ".join(attempt.warnings).encode("ascii", "replace")
+    return lines

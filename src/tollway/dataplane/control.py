@@ -19,7 +19,21 @@ _REVISION_WAIT_S = 1.0
 _FORWARDED = (b"authorization", b"content-type", b"accept", b"origin", b"host", b"sec-fetch-site")
 """What the control plane needs to judge a request. It trusts its socket, so nothing else passes."""
 
-_RETURNED = (b"content-type", b"cache-control", b"www-authenticate", b"allow", b"x-tollway-config-revision")
+_RETURNED = (
+    b"content-type",
+    b"cache-control",
+    b"www-authenticate",
+    b"retry-after",
+    b"allow",
+    b"x-tollway-config-revision",
+)
+    b"content-type",
+    b"cache-control",
+    b"www-authenticate",
+    b"retry-after",
+    b"allow",
+    b"x-tollway-config-revision",
+)
 
 
 async def serve_control(world: World, request: Request) -> None:

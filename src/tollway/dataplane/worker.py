@@ -41,7 +41,7 @@ _LAST_WORDS_S = 2.0
 def main() -> int:
     """Serve as the first line of standard input says; 0 after a clean stop."""
     config = read_config()
-    writer = log.start(f"worker-{config.worker}", config.settings.log_level, config.settings.secrets)
+    writer = log.start(f"worker-{config.worker}", config.settings.log_level, config.secrets)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(config, writer))

@@ -411,3 +411,16 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(10):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.005)
+
+
+async def test_who_asked_is_told_of_each_batch_that_the_ledger_holds(postgres_url: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    async with asyncpg.create_pool(postgres_url, min_size=1, max_size=2) as pool:
+        poster = Poster(pool, tmp_path, lambda records: told.extend(record.attempt_id for record in records))
+        journal = Journal(tmp_path, 1_700_000_000.0)
+        journal.append(settlement(attempt_id="a-1"))
+        await poster.post()
+        journal.append(settlement(attempt_id="a-2"))
+        await poster.post()
+        await poster.post()
+    assert told == ["a-1", "a-2"]
