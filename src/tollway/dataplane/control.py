@@ -27,13 +27,6 @@ _RETURNED = (
     b"allow",
     b"x-tollway-config-revision",
 )
-    b"content-type",
-    b"cache-control",
-    b"www-authenticate",
-    b"retry-after",
-    b"allow",
-    b"x-tollway-config-revision",
-)
 
 
 async def serve_control(world: World, request: Request) -> None:
