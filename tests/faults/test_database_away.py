@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections import Counter
+from contextlib import suppress
 
 import psutil
 
@@ -35,7 +36,8 @@ async def test_b1_known_keys_keep_working_while_postgresql_answers_nothing(start
         assert (await gateway.client.get("/readyz")).status == 200
     finally:
         for process in stopped:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):  # a backend that ended just as it was stopped
+                process.resume()
     rows = await tenant.ledger(101)
     assert sum(row["input_tokens"] for row in rows) == 101_000
 
@@ -97,7 +99,8 @@ async def test_b1_unknown_keys_are_told_to_wait_and_never_401(start_gateway: Sta
         assert (await gateway.client.get("/readyz")).status == 200
     finally:
         for process in stopped:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):  # a backend that ended just as it was stopped
+                process.resume()
     for _ in range(1500):
         if (await gateway.client.chat(unknown, tenant.model)).status == 401:
             return
@@ -135,5 +138,6 @@ async def test_the_request_path_asks_postgresql_nothing(start_gateway: StartGate
                 await stream.chunks()
     finally:
         for process in stopped:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):  # a backend that ended just as it was stopped
+                process.resume()
     await tenant.ledger(50)

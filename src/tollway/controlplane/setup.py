@@ -80,9 +80,12 @@ class Setup:
 
     async def save_keys(self, request: Request) -> Response:
         """Store, replace or clear the provider keys of one virtual key."""
-        # Who presents nothing at all is refused before the body says anything about itself.
         self._access.require_some_credential(request)
-        wanted = await read(request, ProviderKeys)
+        try:
+            wanted = await read(request, ProviderKeys)
+        except ApiError:
+            self._access.require_admin(request)  # a body that names no key proves no owner: who asks is judged first
+            raise
         self._access.require_owner(request, Secret(wanted.virtual_key))
         changes = wanted.by_provider()
         async with self._pool.acquire() as connection:

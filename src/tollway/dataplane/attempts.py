@@ -68,7 +68,9 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
     if isinstance(result, UpstreamFailure):
         return result
     cost = world.books.charge(attempt, "ok", result.usage, result.content_bytes)
-    call.request.respond(200, reply_head(attempt, cost, world.now()), result.body)
+    now = world.now()
+    call.request.respond(200, reply_head(attempt, cost, now), result.body)
+    world.health.succeeded(upstream.target, call.grant, now)
     return None
 
 
@@ -91,7 +93,6 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
         held = await first_event(response, decoder)
         if decoder.failure is not None:
             return decoder.failure
-        attempt.first_byte_at = world.now()
         await Relay(world, attempt, decoder, response).run(held)
         return None
     except UpstreamError as error:

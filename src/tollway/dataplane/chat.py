@@ -89,7 +89,6 @@ async def answer(world: World, call: Call) -> Refusal | None:
             attempt = Attempt(call, prepared, deadline, world.now())
             outcome = await attempt_once(world, attempt)
             if outcome is None:
-                world.health.succeeded(target, call.grant, world.now())
                 return None
             failure = without_secret(outcome, attempt.credential)
             world.health.failed(target, call.grant, failure, world.now())

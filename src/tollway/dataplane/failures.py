@@ -25,4 +25,7 @@ _KINDS: dict[type[UpstreamError], FailureKind] = {
 
 def failure_of(error: UpstreamError) -> UpstreamFailure:
     """The failure that this error of the client is; its reason is our own text and safe to show."""
-    return UpstreamFailure(_KINDS.get(type(error), FailureKind.INVALID), error.reason)
+    kind = _KINDS.get(type(error), FailureKind.INVALID)
+    if kind is FailureKind.BROKEN and error.nothing_received:
+        kind = FailureKind.CONNECT
+    return UpstreamFailure(kind, error.reason)

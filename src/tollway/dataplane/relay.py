@@ -40,7 +40,10 @@ class Relay:
         self._attempt = attempt
         self._decoder = decoder
         self._response = response
-        self._stream = attempt.call.request.start(200, stream_head(attempt, world.now()))
+        now = attempt.first_byte_at = world.now()
+        target = attempt.upstream.target
+        world.metrics.first_byte(target.model, target.provider.name, now - attempt.started)
+        self._stream = attempt.call.request.start(200, stream_head(attempt, now))
         self._stream.on_pause = response.pause
         self._stream.on_resume = response.resume
 
@@ -67,10 +70,19 @@ class Relay:
                 raise
         finally:
             del self._world.streams[call]
-        if failure is not None and not decoder.done:
-            self._charge(call.cut or failure.kind.value)
-            self._stream.write(error_event(without_secret(failure, self._attempt.credential)))
+        if failure is None or decoder.done:
+            self._world.health.succeeded(self._attempt.upstream.target, call.grant, self._world.now())
+        else:
+            self._fail(failure)
         self._stream.end()
+
+    def _fail(self, failure: UpstreamFailure) -> None:
+        """Say why the stream ends here."""
+        call, world = self._attempt.call, self._world
+        if call.cut is None:
+            world.health.failed(self._attempt.upstream.target, call.grant, failure, world.now())
+        self._charge(call.cut or failure.kind.value)
+        self._stream.write(error_event(without_secret(failure, self._attempt.credential)))
 
     def _feed(self, piece: bytes) -> None:
         """The next piece of the provider's answer, straight from its connection."""

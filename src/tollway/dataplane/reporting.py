@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 
 from tollway.admission.authenticate import authenticate
@@ -11,6 +12,8 @@ from tollway.domain.refusals import KeysUnavailable
 from tollway.http1.errors import UpstreamError
 from tollway.observe.metrics import Gauges
 from tollway.routing.snapshot import KeyGrant
+
+_log = logging.getLogger("tollway.worker")
 
 INTERVAL_S = 1.0
 
@@ -25,11 +28,14 @@ async def keep_house(world: World) -> None:
         due = world.now() + INTERVAL_S
         await asyncio.sleep(INTERVAL_S)
         world.loop_lag_s = max(0.0, world.now() - due)
-        if world.configuration.snapshot is not seen:
-            seen = world.configuration.snapshot
-            cut_revoked(world)
-        world.books.retry()
-        await report(world)
+        try:
+            if world.configuration.snapshot is not seen:
+                seen = world.configuration.snapshot
+                cut_revoked(world)
+            world.books.retry()
+            await report(world)
+        except Exception:
+            _log.exception("house-keeping failed and goes on")
 
 
 def cut_revoked(world: World) -> None:

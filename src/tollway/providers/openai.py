@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -29,7 +30,7 @@ class Quirks(msgspec.Struct, frozen=True):
 
 
 class _Reply(msgspec.Struct, gc=False):
-    choices: list[Object]
+    choices: Annotated[list[Object], msgspec.Meta(min_length=1)]
     usage: Raw | Unset = UNSET
 
 

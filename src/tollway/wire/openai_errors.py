@@ -37,6 +37,7 @@ _SERVER_ERROR = "server_error"
 _DO_NOT_RETRY = b"x-should-retry: false\r\n"
 _CHALLENGE = b"www-authenticate: Bearer\r\n"
 
+_MAX_WAIT_S = 60.0  # a provider's wait is passed on up to here; above 120 s the official SDKs give up at once
 _MAX_NAME = 128  # of a model's name in a message
 _OUTAGE_RETRY_S = 5.0  # a full disk or a lost database is not repaired faster
 _AWAY_RETRY_S = 1.0  # what died is restarted within a second
@@ -168,9 +169,10 @@ def _no_answer(attempts: tuple[tuple[str, UpstreamFailure], ...]) -> HttpError:
     status, decisive = _verdict(failures)
     type_, code, _ = _PUBLIC[decisive]
     waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
-    headers = _retry_after(min(waits)) if waits and status in (429, 503) and code != "insufficient_quota" else b""
+    told = waits and status in (429, 503) and code != "insufficient_quota"
+    headers = _retry_after(min(*waits, _MAX_WAIT_S)) if told else _DO_NOT_RETRY
     tried = "; ".join(f"{_name(name)}: {_reason(failure)}" for name, failure in attempts) or "none is configured"
-    return _error(status, code, f"No provider could answer ({tried}).", type=type_, headers=headers or _DO_NOT_RETRY)
+    return _error(status, code, f"No provider could answer ({tried}).", type=type_, headers=headers)
 
 
 def _verdict(failures: list[UpstreamFailure]) -> tuple[int, FailureKind]:

@@ -1,6 +1,7 @@
 """wrk: what it is told to send, and what it reports."""
 
 import pytest
+
 from bench import exchange, load
 from bench.processes import BenchError
 
