@@ -8,6 +8,8 @@ import hypothesis
 import pytest
 import uvloop
 
+pytest_plugins = ["fakes.postgres", "fakes.fixtures"]
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -1,7 +1,6 @@
 """A real PostgreSQL for tests: one cluster for the whole run, a database of its own for every test that asks.
 
-A test module loads it by ``pytest_plugins = ["fakes.postgres"]``. ``postgres_url`` is migrated and seeded,
-``empty_postgres_url`` is bare.
+``postgres_url`` is migrated and seeded, ``empty_postgres_url`` is bare. The root conftest loads it for all tests.
 """
 
 import asyncio

@@ -20,8 +20,6 @@ from tollway.domain.keys import Secret, is_well_formed
 from tollway.home import Home
 from tollway.settings import Settings, read
 
-pytest_plugins = ["fakes.postgres"]
-
 KEY = "5e" * 32
 
 

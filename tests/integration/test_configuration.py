@@ -21,8 +21,6 @@ from tollway.store.configuration import Configuration
 from tollway.store.keys import NewSecret
 from tollway.store.vault import Vault
 
-pytest_plugins = ["fakes.postgres"]
-
 vault = Vault(bytes(32))
 hasher = KeyHasher(vault.pepper)
 

@@ -31,8 +31,6 @@ from tollway.settings import ChildConfig, Settings, read
 from tollway.store.vault import provider_key_binding
 from tollway.supervisor import listen_privately
 
-pytest_plugins = ["fakes.postgres"]
-
 PATIENCE_S = 15.0
 KEY = Secret("5e" * 32)
 

@@ -13,8 +13,6 @@ from tollway.store import keys
 from tollway.store.keys import Changes
 from tollway.store.vault import Vault, provider_key_binding
 
-pytest_plugins = ["fakes.postgres"]
-
 vault = Vault(bytes(32))
 hasher = KeyHasher(vault.pepper)
 

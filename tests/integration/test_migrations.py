@@ -16,8 +16,6 @@ from tollway.store.migrate import head, migrate
 from tollway.store.seed import seed
 from tollway.store.vault import Vault
 
-pytest_plugins = ["fakes.postgres"]
-
 VIEWS = {"Users", "LLMModels", "Providers"}
 
 

@@ -5,8 +5,6 @@ import pytest
 from fakes.connections import connected
 from tollway.store.seed import MODELS, seed
 
-pytest_plugins = ["fakes.postgres"]
-
 
 async def test_a_fresh_database_has_providers_and_priced_models(postgres_url: str) -> None:
     async with connected(postgres_url) as connection:

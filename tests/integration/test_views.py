@@ -12,8 +12,6 @@ from fakes.connections import connected
 from tollway.domain.keys import KeyHash
 from tollway.store import keys
 
-pytest_plugins = ["fakes.postgres"]
-
 SEED_COLUMNS = '(name, provider, fallback, "inputCostPer1k", "outputCostPer1k")'
 
 
