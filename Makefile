@@ -12,7 +12,7 @@ LOCK := --quiet --universal --generate-hashes --python-version 3.11 --no-emit-in
 run: .venv/.installed  ## start the gateway in the foreground (settings come from the environment: PORT=4000 make run)
 	@exec $(BIN)/tollway serve
 
-test: .venv/.installed-dev  ## every test, on a real PostgreSQL and a real Redis that the tests start themselves
+test: .venv/.installed-dev  ## every test, on a real PostgreSQL that the tests start themselves
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.installed-dev  ## linters, formatter and type checker, changing nothing

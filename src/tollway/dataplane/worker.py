@@ -1,6 +1,7 @@
 """One data-plane process: reads its orders, puts the parts together, serves until it is told to stop."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -68,6 +69,8 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
     await configuration.start()
     await server.start(inherited_socket(config), tls_context(config.settings))
     house = asyncio.create_task(keep_house(world))
+    gc.collect()
+    gc.freeze()  # what is here now stays as long as the process does: the collector need not look at it again
     line.announce_ready()
     try:
         await line.stop.wait()
