@@ -10,6 +10,7 @@ Errors are final: after one, nothing that follows on this connection can be trus
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from tollway.http1.errors import BadFraming, BodyTooLarge
@@ -22,8 +23,17 @@ MAX_TRAILERS: Final = 8192
 MAX_TRAILER_LINES: Final = 64
 NO_LIMIT: Final = 2**63
 
+_MAX_USUAL_LINE: Final = 10  # eight digits and CR LF
+
 _size_line: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n").match
+_is_usual_line: Final = re.compile(rb"[0-9A-Fa-f]{1,8}\r\n").fullmatch
 _is_trailer: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*").fullmatch
+
+
+@lru_cache(maxsize=1024)
+def _usual_size(line: bytes) -> int:
+    """The size that a chunk's first line says; 0 for the last chunk and for whatever deserves a closer look."""
+    return int(line, 16) if _is_usual_line(line) else 0
 
 
 class LengthBody:
@@ -89,6 +99,13 @@ class ChunkedBody:
         self.surplus = b""
 
     def feed(self, data: bytes) -> bytes:
+        if not (self._left or self._held or self._trailer_lines >= 0):
+            # The usual event: one whole chunk in one segment.
+            start = data.find(b"\n", 0, _MAX_USUAL_LINE) + 1
+            size = _usual_size(data[:start])
+            if size and start + size + 2 == len(data) and size <= self._limit and data.endswith(b"\r\n"):
+                self._limit -= size
+                return data[start:-2]
         if self._held:
             data = self._held + data
             self._held = b""

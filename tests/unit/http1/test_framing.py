@@ -187,3 +187,30 @@ def test_the_decoder_follows_the_framing() -> None:
     assert isinstance(body_decoder(CHUNKED), ChunkedBody)
     assert isinstance(body_decoder(UNTIL_CLOSE), UntilCloseBody)
     assert isinstance(body_decoder(0), LengthBody)
+
+
+def test_a_whole_chunk_in_one_segment_is_held_against_the_limit() -> None:
+    body = ChunkedBody(8)
+    assert body.feed(b"5\r\nhello\r\n") == b"hello"
+    assert body.feed(b"3\r\nyou\r\n") == b"you"
+    with pytest.raises(BodyTooLarge):
+        body.feed(b"1\r\n!\r\n")
+
+
+def test_what_looks_like_a_chunk_is_none_inside_a_chunk_the_trailers_or_after_the_end() -> None:
+    body = ChunkedBody()
+    assert body.feed(b"f\r\n") + body.feed(b"5\r\nhello\r\n") == b"5\r\nhello\r\n"
+    assert body.feed(b"12345\r\n0\r\n") == b"12345"
+    with pytest.raises(BadFraming):
+        body.feed(b"5\r\nhello\r\n")
+    body = ChunkedBody()
+    body.feed(b"0\r\n\r\n")
+    assert body.feed(b"5\r\nhello\r\n") == b""
+    assert body.surplus == b"5\r\nhello\r\n"
+
+
+@pytest.mark.parametrize("line", [b"5\n", b" 5\r\n", b"+5\r\n", b"5_\r\n", b"0x5\r\n", b"5\r\r\n", b"\r\n"])
+def test_a_size_that_is_not_exactly_hexadecimal_is_refused_in_the_usual_place_too(line: bytes) -> None:
+    for data in (line + b"hello\r\n", line + b"hello\n"):
+        with pytest.raises(BadFraming):
+            ChunkedBody().feed(data)
