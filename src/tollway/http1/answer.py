@@ -73,7 +73,9 @@ class Answer(Struct, eq=False):
         """Note that the answer is complete or never will be. For the connection, once."""
         self.complete = error is None
         self.error = error
-        self.wake()
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     @property
     def line(self) -> Line | None:

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterable, Callable
 
-from tollway.http1.answer import Answer, Response, StreamedResponse
+from tollway.http1.answer import Response, StreamedResponse
 from tollway.http1.connection import Connection
 from tollway.http1.dial import AddressPolicy, Dialer, Resolver, any_address, system_resolver
 from tollway.http1.errors import Disconnected
@@ -73,7 +73,15 @@ class Client:
             deadline,
             limits.max_body if max_body is None else max_body,
         )
-        await self._run(origin, message, answer)
+        try:  # as in open; a common coroutine would cost each request 0.2 µs
+            connection = self._pool.take(origin)
+            if connection is not None:
+                await answer.send(connection, message)
+            if connection is None or answer.stale:
+                await answer.send(await self._connect(origin, deadline), message)
+        except BaseException:
+            answer.close()
+            raise
         if answer.error is not None:
             raise answer.error
         return answer
@@ -90,7 +98,15 @@ class Client:
     ) -> StreamedResponse:
         """Send ``message``, a whole request, and return the answer as soon as its head is there."""
         answer = self._streamed(message, deadline, first_byte_s, idle_s, max_body)
-        await self._run(origin, message, answer)
+        try:
+            connection = self._pool.take(origin)
+            if connection is not None:
+                await answer.send(connection, message)
+            if connection is None or answer.stale:
+                await answer.send(await self._connect(origin, deadline), message)
+        except BaseException:
+            answer.close()
+            raise
         if answer.status == 0 and answer.error is not None:
             raise answer.error
         return answer
@@ -148,19 +164,6 @@ class Client:
             limits.max_body if max_body is None else max_body,
             high_water=limits.high_water,
         )
-
-    async def _run(self, origin: Origin, message: bytes, answer: Answer) -> None:
-        try:
-            connection = self._pool.take(origin)
-            if connection is not None:
-                await answer.send(connection, message)
-                if not answer.stale:
-                    return
-            connection = await self._connect(origin, answer.deadline)
-            await answer.send(connection, message)
-        except BaseException:
-            answer.close()
-            raise
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         channel, proxy = await self._dialer.dial(origin, deadline)

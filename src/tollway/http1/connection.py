@@ -82,8 +82,8 @@ class Connection(asyncio.Protocol):
         """Send a request; its answer goes to ``answer``."""
         self.answer = answer
         self._answered = False
-        self._heard = True
         self._interim = 0
+        self._heard = True
         if self._proxy is not None:
             message = self._proxy.absolute_form(self.origin, message)
         self._channel.write(message)
@@ -262,7 +262,8 @@ class Connection(asyncio.Protocol):
     def _finish(self, answer: Answer, clean: bool) -> None:
         """The answer is complete: give the connection back or end it (rule 2), then tell the caller."""
         self.answer = self._body = None
-        self.resume()
+        if self._paused:
+            self.resume()
         channel = self._channel
         if not clean or not answer.sent or channel.get_write_buffer_size():
             channel.abort()
