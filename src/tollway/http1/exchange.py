@@ -35,8 +35,8 @@ class Upload:
 
     __slots__ = ("buffer", "continue_due", "decoder", "ends", "error", "received", "waiter", "whole")
 
-    def __init__(self, head: RequestHead, max_body: int) -> None:
-        self.decoder = body_decoder(head.framing, max_body)
+    def __init__(self, head: RequestHead, framing: int, max_body: int) -> None:
+        self.decoder = body_decoder(framing, max_body)
         self.buffer = bytearray()  # not a list: tiny pieces must not cost more than their bytes
         self.received = 0  # bytes since the last look at the rate
         self.ends = 0.0  # the hard end, in loop time
@@ -44,7 +44,7 @@ class Upload:
         self.waiter: asyncio.Future[None] | None = None
         self.continue_due = head.expect_continue
         self.error: MessageError | None = None
-        if head.framing > max_body:
+        if framing > max_body:
             self.error = BodyTooLarge("the body is too large")
         elif head.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             self.error = UnsupportedCoding("the body is compressed")
@@ -105,7 +105,7 @@ class Request:
         self.target = head.target
         self.path = head.path
         self.query = head.query
-        self.headers = head.headers
+        self.headers = head.headers.copy()  # the head may serve the client's next request, too
         self.keep_alive = head.keep_alive
         self.minor = head.minor
         self.body = body

@@ -20,6 +20,7 @@ from tollway.http1.head import (
     MAX_TARGET,
     UNTIL_CLOSE,
     RequestHead,
+    RequestHeads,
     ResponseHead,
     parse_request_head,
     parse_response_head,
@@ -366,3 +367,102 @@ def test_any_bytes_are_a_head_or_a_named_error(junk: bytes) -> None:
             assert parse_response_head(head).framing >= UNTIL_CLOSE
         except UpstreamError as error:
             assert error.reason
+
+
+def differing(length: bytes, *lines: bytes) -> bytes:
+    """A head whose other lines come before and after its length."""
+    first, *last = (line + b"\r\n" for line in lines or (b"Host: a", b"X-Odd: 1"))
+    return b"POST /v1/chat HTTP/1.1\r\n" + first + b"Content-Length: " + length + b"\r\n" + b"".join(last) + b"\r\n"
+
+
+def test_a_head_that_is_known_but_for_its_length_is_not_read_again() -> None:
+    heads = RequestHeads()
+    first, framing = heads.read(differing(b"5"))
+    assert framing == first.framing == 5
+    again, framing = heads.read(differing(b"1234"))
+    assert again is first
+    assert framing == 1234
+    assert heads.read(differing(b"0")) == (first, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        differing(b"5", b"Host: a", b"X-Odd: 2"),
+        differing(b"5", b"Host: b", b"X-Odd: 1"),
+        differing(b"5", b"X-Odd: 1", b"Host: a"),
+        differing(b"5").replace(b"Content-Length", b"content-length"),
+        differing(b"5").replace(b"POST", b"PUT"),
+        differing(b"5").replace(b"Content-Length: 5\r\n", b""),
+    ],
+)
+def test_a_head_that_differs_in_more_than_its_length_is_read(other: bytes) -> None:
+    heads = RequestHeads()
+    known, _ = heads.read(differing(b"5"))
+    head, framing = heads.read(other)
+    expected = parse_request_head(other)
+    assert head is not known
+    assert (head.headers, head.method, framing) == (expected.headers, expected.method, expected.framing)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        b"",
+        b" ",
+        b"+5",
+        b"-5",
+        b"5 ",
+        b"5, 5",
+        b"0x5",
+        b"\xb2",
+        b"9" * 19,
+        b"5\r\nContent-Length: 5",
+        b"5\nX: y",
+        b"5\rX: y",
+        b"5\r\n folded",
+        b"5\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_a_known_head_lends_its_good_name_to_no_other(length: bytes) -> None:
+    heads = RequestHeads()
+    heads.read(differing(b"5"))
+    try:
+        expected = parse_request_head(differing(length))
+    except MessageError as error:
+        with pytest.raises(type(error)):
+            heads.read(differing(length))
+    else:  # white space around a number is none of the number
+        assert heads.read(differing(length))[1] == expected.framing
+
+
+@given(st.lists(PARTS | st.binary(max_size=8)).map(b"".join), st.sampled_from([b"0", b"7", b"9" * 19, b"x", b""]))
+def test_a_head_is_read_alike_whether_it_is_known_or_not(junk: bytes, length: bytes) -> None:
+    junk = junk.partition(b"\r\n\r\n")[0]
+    heads = RequestHeads()
+    for digits in (b"5", length):
+        head = differing(digits, b"Host: a", *([junk] if junk else []))
+        try:
+            parsed, framing = heads.read(head)
+        except MessageError as error:
+            with pytest.raises(type(error)):
+                parse_request_head(head)
+        else:
+            expected = parse_request_head(head)
+            assert framing == expected.framing
+            assert all(
+                getattr(parsed, name) == getattr(expected, name)
+                for name in ("method", "target", "minor", "keep_alive", "expect_continue")
+            )
+            assert parsed.headers.keys() == expected.headers.keys()
+
+
+def test_only_so_many_heads_are_known() -> None:
+    heads = RequestHeads()
+    first, _ = heads.read(differing(b"5"))
+    large = differing(b"5", b"Host: a", b"X: " + b"y" * 5000)
+    assert heads.read(large)[0] is not heads.read(large)[0]
+    for n in range(300):
+        heads.read(differing(b"5", b"Host: a", b"X: %d" % n))
+    assert len(heads._known) < 300
+    assert heads.read(differing(b"5"))[0] is not first
