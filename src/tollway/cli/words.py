@@ -2,8 +2,10 @@
 
 import asyncio
 import functools
+import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, ParamSpec
@@ -53,9 +55,24 @@ def command(work: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     return run
 
 
+@contextmanager
+def _output() -> Iterator[None]:
+    """Around everything that is printed: a reader that has seen enough is no error, a full disk is not PostgreSQL's."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the interpreter flushes at its end
+        raise typer.Exit from None
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CommandError(f"cannot write the output: {error.strerror}") from None
+
+
 def show_json(value: object) -> None:
     """Print a value as indented JSON; amounts of money are strings, so that no reader rounds them."""
-    sys.stdout.buffer.write(msgspec.json.format(encode(value), indent=2) + b"\n")
+    with _output():
+        sys.stdout.buffer.write(msgspec.json.format(encode(value), indent=2) + b"\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:
@@ -74,14 +91,16 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothing
     for row in rows:
         table.add_row(*map(_cell, row))
     # A pipe has no width: lines are as long as they need to be, so that other programs find whole words.
-    Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False, emoji=False).print(table)
+    with _output():
+        Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False, emoji=False).print(table)
 
 
 def show_fields(fields: Sequence[tuple[str, object]]) -> None:
     """Print one thing, a line for each of its properties."""
     width = max(len(name) for name, _ in fields)
-    for name, value in fields:
-        typer.echo(f"{name:<{width}}  {_cell(value)}")
+    with _output():
+        for name, value in fields:
+            typer.echo(f"{name:<{width}}  {_cell(value)}")
 
 
 def moment(text: str) -> datetime:

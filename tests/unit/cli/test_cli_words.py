@@ -1,8 +1,10 @@
 """The command line's words: help, values, and how things are shown."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 from tollway.cli import keys
 from tollway.cli.app import app
 from tollway.cli.db import _without_password
-from tollway.cli.words import moment, show_fields, show_json, show_table
+from tollway.cli.words import CommandError, moment, show_fields, show_json, show_table
 from tollway.settings import VARIABLES
 
 WORDS = [
@@ -145,3 +147,11 @@ def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_keeps_money_exact(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     show_json({"cost": Decimal("0.1000000000000000055"), "name": "ü"})
     assert json.loads(capfdbinary.readouterr().out) == {"cost": "0.1000000000000000055", "name": "ü"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
+def test_a_full_disk_is_not_blamed_on_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(CommandError, match="No space left"):
+            show_json({"a": 1})
