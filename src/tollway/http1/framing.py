@@ -99,11 +99,11 @@ class ChunkedBody:
         self.surplus = b""
 
     def feed(self, data: bytes) -> bytes:
-        if not (self._left or self._held or self._trailer_lines >= 0):
+        if data.endswith(b"\r\n") and not (self._left or self._held or self._trailer_lines >= 0):
             # The usual event: one whole chunk in one segment.
             start = data.find(b"\n", 0, _MAX_USUAL_LINE) + 1
             size = _usual_size(data[:start])
-            if size and start + size + 2 == len(data) and size <= self._limit and data.endswith(b"\r\n"):
+            if size and start + size + 2 == len(data) and size <= self._limit:
                 self._limit -= size
                 return data[start:-2]
         if self._held:
