@@ -19,8 +19,6 @@ class Line(Protocol):
     answer: "Answer | None"
     full: bool
     """The upstream takes no more for now; the answer is woken when it does again."""
-    loop: asyncio.AbstractEventLoop
-    """The running one; asking for it costs a system call."""
 
     def begin(self, answer: "Answer", message: bytes) -> None: ...
     def write(self, data: bytes) -> None: ...
@@ -56,7 +54,7 @@ class Answer(Struct, eq=False):
 
     def send(self, connection: Line, message: bytes) -> asyncio.Future[None]:
         """Send the request; the future is done when the caller can be answered, by ``status`` or by ``error``."""
-        loop = connection.loop
+        loop = asyncio.get_running_loop()
         self.connection = connection
         self.error = None
         self.first_byte_at = loop.time() + self.first_byte_s

@@ -58,7 +58,6 @@ class Connection(asyncio.Protocol):
         "_quiet_since",
         "answer",
         "full",
-        "loop",
         "origin",
     )
 
@@ -75,7 +74,6 @@ class Connection(asyncio.Protocol):
         self._keep_alive = True
         self._paused = False
         self.full = False
-        self.loop = asyncio.get_running_loop()
         self.answer: Answer | None = None
         self.origin = origin
         channel.set_protocol(self)
