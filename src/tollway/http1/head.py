@@ -33,7 +33,8 @@ MAX_HEADERS: Final = 128
 MAX_TARGET: Final = 8192
 """Bytes of a request target (RFC 9112, section 3, asks for at least 8000)."""
 
-_LENGTH: Final = b"\r\nContent-Length: "  # as nearly all clients spell it
+_LENGTH: Final = b"\r\nContent-Length: "  # as Python and Go spell it
+_LOWER_LENGTH: Final = b"\r\ncontent-length: "  # as Node and Rust do
 _MAX_KNOWN: Final = 256  # heads of requests that are known again: 1 MiB if they are usual ones, 8 MiB at the worst
 _MAX_KNOWN_HEAD: Final = 4096
 _OTHER_LINES: Final = 2  # of a head: its first and the blank one
@@ -149,7 +150,9 @@ class RequestHeads:
 
     def read(self, head: bytes) -> tuple[RequestHead, int]:
         """A head, and the framing of this request; the head's own may be an earlier one's. Raises MessageError."""
-        before, _, rest = head.partition(_LENGTH)
+        before, found, rest = head.partition(_LENGTH)
+        if not found:
+            before, _, rest = head.partition(_LOWER_LENGTH)
         digits, _, after = rest.partition(b"\r")
         key = before, after
         usual = digits.isdigit() and len(digits) <= _LENGTH_DIGITS
