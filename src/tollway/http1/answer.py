@@ -47,12 +47,16 @@ class Answer(Struct, eq=False):
     complete: bool = False
     error: Exception | None = None
     first_byte_at: float = 0.0
+    """When the first byte is due, in loop time."""
+    first_byte_due: bool = False
+    """Set by a caller that has seen nothing but empty talk so far: while it is true, bytes do not stop the first-byte
+    clock. Afterwards silence counts."""
     connection: Line | None = None
     waiter: asyncio.Future[None] | None = None
     sent: bool = True
     """False while a request's body is still being sent piece by piece."""
 
-    def send(self, connection: Line, message: bytes) -> asyncio.Future[None]:
+    def send(self, connection: Line, message: bytes, on_sent: Callable[[], None] | None = None) -> asyncio.Future[None]:
         """Send the request; the future is done when the caller can be answered, by ``status`` or by ``error``."""
         loop = asyncio.get_running_loop()
         self.connection = connection
@@ -60,13 +64,18 @@ class Answer(Struct, eq=False):
         self.first_byte_at = loop.time() + self.first_byte_s
         self.waiter = waiter = loop.create_future()
         connection.begin(self, message)
+        if on_sent is not None:
+            on_sent()
         return waiter
 
     def begun(self) -> None:
         """Note that ``status`` and ``headers`` are there. For the connection."""
 
-    def take(self, piece: bytes) -> None:
-        """Take a piece of the decoded body, straight from the socket's callback. For the connection."""
+    def take(self, piece: bytes) -> bool | None:
+        """Take a piece of the decoded body, straight from the socket's callback. For the connection.
+
+        False says that there was nothing in it: the silence goes on.
+        """
         raise NotImplementedError
 
     def ended(self, error: Exception | None) -> None:
@@ -123,7 +132,7 @@ class StreamedResponse(Answer, eq=False):
     """
 
     high_water: int = 256 * 1024
-    sink: Callable[[bytes], object] | None = None
+    sink: Callable[[bytes], bool | None] | None = None
     pieces: list[bytes] = []
     held: int = 0
 
@@ -154,11 +163,11 @@ class StreamedResponse(Answer, eq=False):
             pieces.append(data)
         return b"".join(pieces)
 
-    def attach(self, sink: Callable[[bytes], object]) -> None:
+    def attach(self, sink: Callable[[bytes], bool | None]) -> None:
         """Hand every piece to ``sink``, first what has arrived already, without waking a task for each.
 
         ``sink`` runs in the socket's callback: it must be quick. What it raises there ends the answer and comes out
-        of ``finished``.
+        of ``finished``. A piece for which it returns False, such as a comment, does not break the silence.
         """
         if (line := self.line) is not None:
             self.sink = sink
@@ -187,25 +196,27 @@ class StreamedResponse(Answer, eq=False):
     def begun(self) -> None:
         self.wake()
 
-    def take(self, piece: bytes) -> None:
+    def take(self, piece: bytes) -> bool | None:
         if self.sink is not None:
-            self.sink(piece)
-            return
+            return self.sink(piece)
         self.pieces.append(piece)
         self.held += len(piece)
         self.wake()
         if self.held > self.high_water:
             self.pause()
+        return None
 
     def ended(self, error: Exception | None) -> None:
         self.sink = None  # which may know the caller, who knows us
         super().ended(error)
 
-    async def upload(self, connection: Line, head: bytes, body: AsyncIterable[bytes]) -> None:
+    async def upload(
+        self, connection: Line, head: bytes, body: AsyncIterable[bytes], on_sent: Callable[[], None] | None
+    ) -> None:
         """Send a request as its body comes, at the upstream's pace, until the answer's head is there."""
         loop = asyncio.get_running_loop()
         self.sent = False
-        self.send(connection, head)
+        self.send(connection, head, on_sent)
         async for piece in body:
             if self._answered:
                 return  # what is left of the body is not wanted any more

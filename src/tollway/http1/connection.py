@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
             self.fail(TotalTimeout("the deadline of the request passed", nothing_received=not self._answered))
         elif self._paused:
             pass
-        elif answer.received == 0:
+        elif answer.received == 0 or answer.first_byte_due:
             if now >= answer.first_byte_at:
                 self.fail(FirstByteTimeout("the answer did not begin in time", nothing_received=not self._answered))
         elif quiet_s >= answer.idle_s:
@@ -156,7 +156,6 @@ class Connection(asyncio.Protocol):
         if body is None:
             self._read_head(data)
             return
-        self._heard = True
         answer = self.answer
         assert answer is not None
         try:
@@ -165,7 +164,8 @@ class Connection(asyncio.Protocol):
                 answer.received += len(piece)
                 if answer.received > answer.max_body:
                     raise BodyTooLarge("the answer is too large")
-                answer.take(piece)
+                if answer.take(piece) is not False:
+                    self._heard = True
         except BodyTooLarge:
             self.fail(ResponseTooLarge("the answer is too large", nothing_received=False))
         except MessageError as error:

@@ -1,6 +1,7 @@
 """The pooled client against scripted upstreams: answers, reuse, refusals, times, cancellation."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from scripted_upstream import POST, Step, answer, close, read, reset, scripted, send, then, until
 
-from tollway.http1.answer import Response
+from tollway.http1.answer import Response, StreamedResponse
 from tollway.http1.client import Client, request_head
 from tollway.http1.errors import (
     BadResponse,
@@ -235,6 +236,31 @@ async def test_a_stale_connection_costs_one_repeat_on_a_fresh_one(end: Step) -> 
         await fetch(client, upstream.origin)
         assert (await fetch(client, upstream.origin)).body == b"again"
         assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_caller_hears_of_each_time_its_request_is_sent(streamed: bool) -> None:
+    heard = []
+    async with scripted([read, send(answer()), read, close], [read, send(answer())]) as upstream:
+        async with fresh_client() as client:
+            call = client.open if streamed else client.fetch
+            for _ in range(2):
+                response = await call(
+                    upstream.origin, POST, deadline=soon(), on_sent=lambda: heard.append(len(upstream.requests))
+                )
+                if isinstance(response, StreamedResponse):
+                    await response.read_all(10)
+        assert heard == [0, 1, 2]  # the last one is the repeat
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_request_that_finds_no_connection_was_not_sent(streamed: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        origin = Origin("http", "127.0.0.1", taken.getsockname()[1])
+    async with fresh_client() as client:
+        call = client.open if streamed else client.fetch
+        with pytest.raises(ConnectFailed):
+            await call(origin, POST, deadline=soon(), on_sent=lambda: pytest.fail("it was not sent"))
 
 
 async def test_the_repeat_never_uses_another_kept_connection() -> None:

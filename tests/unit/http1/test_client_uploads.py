@@ -20,14 +20,17 @@ async def pieces(*data: bytes) -> AsyncIterator[bytes]:
 
 async def test_the_pieces_of_a_body_go_out_as_they_come() -> None:
     first = asyncio.Event()
+    order = []
 
     async def read_one(peer: Peer) -> None:
         await peer.reader.readuntil(b"one")
         first.set()
 
     async def body() -> AsyncIterator[bytes]:
+        order.append("one")
         yield b"one"
         await first.wait()
+        order.append("two")
         yield b"two"
 
     async def read_two(peer: Peer) -> None:
@@ -37,7 +40,10 @@ async def test_the_pieces_of_a_body_go_out_as_they_come() -> None:
         scripted([read_one, read_two, send(answer()), read, send(answer(b"next"))]) as upstream,
         fresh_client() as client,
     ):
-        response = await client.open_upload(upstream.origin, HEAD % 6, body(), deadline=soon())
+        response = await client.open_upload(
+            upstream.origin, HEAD % 6, body(), deadline=soon(), on_sent=lambda: order.append("sent")
+        )
+        assert order == ["sent", "one", "two"]
         assert await response.read_all(10) == b"hi"
         assert (await fetch(client, upstream.origin)).body == b"next"
         assert upstream.connections == 1

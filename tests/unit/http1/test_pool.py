@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from test_fuzz_client import ORIGIN, Wire
 
-from tollway.http1.answer import Response
+from tollway.http1.answer import Response, StreamedResponse
 from tollway.http1.connection import Connection
 from tollway.http1.errors import FirstByteTimeout, IdleTimeout, TotalTimeout
 from tollway.http1.limits import ClientLimits
@@ -54,6 +54,59 @@ def test_the_first_byte_is_the_first_of_the_body() -> None:
     assert answer.error is None
     connection.check(10.0)
     assert isinstance(answer.error, FirstByteTimeout)
+
+
+def streamed(connection: Connection) -> StreamedResponse:
+    answer = StreamedResponse(False, 10, 5, 60, 100)
+    answer.first_byte_at = 10
+    answer.connection = connection
+    connection.begin(answer, b"GET")
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n")
+    return answer
+
+
+def test_a_piece_with_nothing_in_it_does_not_break_the_silence() -> None:
+    _, _, connection = connected()
+    answer = streamed(connection)
+    answer.attach(lambda piece: False if piece.startswith(b":") else None)
+    connection.data_received(b"data")
+    connection.check(1.0)
+    connection.data_received(b": ping")
+    connection.check(4.0)
+    connection.data_received(b"data")
+    connection.check(5.0)
+    connection.data_received(b": ping")
+    connection.check(9.9)
+    assert answer.error is None
+    connection.data_received(b": ping")
+    connection.check(10.0)
+    assert isinstance(answer.error, IdleTimeout)
+
+
+def test_empty_talk_does_not_stop_the_first_byte_clock() -> None:
+    _, _, connection = connected()
+    answer = streamed(connection)
+    answer.first_byte_due = True
+    for now in 3.0, 6.0, 9.0:
+        connection.data_received(b": ping")
+        connection.check(now)
+    assert answer.error is None
+    connection.data_received(b": ping")
+    connection.check(10.0)
+    assert isinstance(answer.error, FirstByteTimeout)
+
+
+def test_the_silence_counts_once_the_first_byte_is_there() -> None:
+    _, _, connection = connected()
+    answer = streamed(connection)
+    answer.first_byte_due = True
+    connection.data_received(b": ping")
+    connection.check(9.0)
+    answer.first_byte_due = False
+    connection.check(13.9)
+    assert answer.error is None
+    connection.check(14.0)
+    assert isinstance(answer.error, IdleTimeout)
 
 
 def test_the_deadline_beats_everything() -> None:
