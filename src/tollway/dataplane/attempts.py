@@ -7,6 +7,7 @@ a byte of a stream has gone out there is no other attempt (``relay.py``).
 import asyncio
 
 from tollway.dataplane.answers import reply_head
+from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Prepared
 from tollway.dataplane.failures import failure_of
 from tollway.dataplane.relay import Relay
@@ -33,7 +34,7 @@ def prepare(world: World, call: Call, target: Target) -> Prepared | UpstreamFail
     upstream = world.upstreams.of(target)
     request = upstream.adapter.encode(call.chat, target.upstream_model)
     if isinstance(request, BadRequest):
-        return UpstreamFailure(FailureKind.REQUEST, request.message, code=request.code, param=request.param)
+        return UpstreamFailure(FailureKind.UNSUPPORTED, request.message, code=request.code, param=request.param)
     body = request.body
     message = b"POST %b%b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
         upstream.base_path,
@@ -57,17 +58,21 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
             idle_s=settings.idle_timeout_s,
             deadline=attempt.deadline,
             max_body=MAX_REPLY,
+            on_sent=attempt.note_sent,
         )
+        attempt.status = reply.status
+        result = upstream.adapter.decode(reply.status, reply.headers, reply.body, call.chat)
+        if isinstance(result, UpstreamFailure):
+            return result
+        cost = world.books.charge(attempt, "ok", result.usage, result.content_bytes)
     except UpstreamError as error:
         return failure_of(error)
     except asyncio.CancelledError:
         world.books.abandon(attempt)
         raise
-    attempt.status = reply.status
-    result = upstream.adapter.decode(reply.status, reply.headers, reply.body, call.chat)
-    if isinstance(result, UpstreamFailure):
-        return result
-    cost = world.books.charge(attempt, "ok", result.usage, result.content_bytes)
+    except Exception:
+        world.books.waive(attempt, INTERNAL_ERROR)
+        raise
     now = world.now()
     call.request.respond(200, reply_head(attempt, cost, now), result.body)
     world.health.succeeded(upstream.target, call.grant, now)
@@ -76,7 +81,7 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
 
 async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | None:
     """Open a stream, hold it until its first event is known to be good, then relay it."""
-    call, upstream, settings = attempt.call, attempt.upstream, world.settings
+    upstream, settings = attempt.upstream, world.settings
     response: StreamedResponse | None = None
     try:
         response = await world.client.open(
@@ -85,12 +90,15 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
             first_byte_s=settings.first_byte_timeout_s,
             idle_s=settings.idle_timeout_s,
             deadline=attempt.deadline,
+            on_sent=attempt.note_sent,
         )
         attempt.status = response.status
         if response.status != 200:
-            return upstream.adapter.classify(response.status, response.headers, await response.read_all(MAX_ERROR))
-        decoder = upstream.adapter.decoder(call.chat)
+            return upstream.adapter.classify(response.status, response.headers, await error_body(response))
+        decoder = upstream.adapter.decoder(attempt.call.chat)
+        response.first_byte_due = True  # until there is something in what comes
         held = await first_event(response, decoder)
+        response.first_byte_due = False
         if decoder.failure is not None:
             return decoder.failure
         await Relay(world, attempt, decoder, response).run(held)
@@ -99,6 +107,9 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
         return failure_of(error)
     except asyncio.CancelledError:
         world.books.abandon(attempt)
+        raise
+    except Exception:
+        world.books.waive(attempt, INTERNAL_ERROR)
         raise
     finally:
         if response is not None:
@@ -114,3 +125,11 @@ async def first_event(response: StreamedResponse, decoder: StreamDecoder) -> byt
             return held + decoder.close()
         held += decoder.feed(piece)
     return held
+
+
+async def error_body(response: StreamedResponse) -> bytes:
+    """The body of an error answer, to be classified; nothing where it is too large or does not end."""
+    try:
+        return await response.read_all(MAX_ERROR)
+    except UpstreamError:
+        return b""

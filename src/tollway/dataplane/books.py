@@ -12,7 +12,6 @@ import logging
 from tollway.accounting.journal import Journal, JournalFull
 from tollway.accounting.records import Settlement
 from tollway.dataplane.calls import Attempt, Call, Clock
-from tollway.domain.failures import UpstreamFailure
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import Price
 from tollway.domain.usage import Usage
@@ -22,6 +21,12 @@ from tollway.wire.estimate import output_tokens_estimate
 _log = logging.getLogger("tollway.books")
 
 _UNPRICED = Price(input=0, cached_input=0, output=0, scale=PICODOLLARS)
+CLIENT_GONE = "client_gone"
+INTERNAL_ERROR = "internal_error"
+"""Outcomes besides ``ok``, the kinds of failures and the reasons of cuts."""
+
+_CLIENT_CLOSED = 499  # nginx's status for a client that did not wait
+
 _NOTHING = Usage(input_tokens=0, output_tokens=0)
 
 
@@ -70,19 +75,31 @@ class Books:
         self._enter(attempt, outcome, state, usage, price, cost, "", now)
         provider = attempt.upstream.target.provider.name
         self._metrics.answered(
-            attempt.upstream.target.model, provider, attempt.status, now - call.started, usage, cost, price.scale
+            attempt.upstream.target.model,
+            provider,
+            attempt.status or _CLIENT_CLOSED,
+            now - call.started,
+            usage,
+            cost,
+            price.scale,
         )
         return cost
 
-    def waive(self, attempt: Attempt, failure: UpstreamFailure) -> None:
-        """Enter an attempt that failed and reached nobody: on the house."""
-        self._enter(
-            attempt, failure.kind.value, "none", _NOTHING, _UNPRICED, 0, failure.message, self._now(), charged=False
-        )
+    def waive(self, attempt: Attempt, outcome: str, cause: str = "") -> None:
+        """Enter an attempt that reached nobody: on the house. Without effect on one that is entered already."""
+        if not attempt.entered:
+            self._enter(attempt, outcome, "none", _NOTHING, _UNPRICED, 0, cause, self._now(), charged=False)
 
     def abandon(self, attempt: Attempt) -> None:
-        """Enter an attempt whose client hung up before an answer came: its prompt was sent, and is estimated."""
-        self.charge(attempt, attempt.call.cut or "client_gone", None, 0, partial=True)
+        """Enter an attempt that was cancelled before anything of it reached the client.
+
+        A client that hangs up while a provider works for it pays for its prompt, by estimate: it has been sent.
+        """
+        cut = attempt.call.cut
+        if cut is None and attempt.sent and attempt.status in (0, 200):
+            self.charge(attempt, CLIENT_GONE, None, 0, partial=True)
+        else:
+            self.waive(attempt, CLIENT_GONE if cut is None else cut.value)
 
     def close(self, call: Call) -> None:
         """Give back what the call still holds, if nothing was charged for it."""

@@ -1,5 +1,6 @@
 """One client request from its admission to its settlement, and its attempts at providers."""
 
+import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,14 @@ from tollway.wire.chat_request import ChatCall
 
 Clock = Callable[[], float]
 """Monotonic seconds: the event loop's ``time``."""
+
+
+class Cut(enum.Enum):
+    """Why the gateway itself ends a call that runs."""
+
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    DRAINED = "drained"
 
 
 class Call:
@@ -58,8 +67,8 @@ class Call:
         self.started = started
         self.started_unix = started_unix
         self.attempts = 0
-        self.cut: str | None = None
-        """Why the gateway itself ended the call, set before it cancels the task: ``revoked`` or ``drained``."""
+        self.cut: Cut | None = None
+        """Why the gateway itself ends the call; set before its task is cancelled."""
 
 
 class Prepared(NamedTuple):
@@ -83,6 +92,7 @@ class Attempt:
         "first_byte_at",
         "message",
         "number",
+        "sent",
         "started",
         "status",
         "upstream",
@@ -97,8 +107,14 @@ class Attempt:
         self.started = now
         self.deadline = deadline
         """Loop time at which the whole call, with all its attempts, is over."""
+        self.sent = False
+        """Whether any of it has left for the provider."""
         self.entered = False
         """Whether the books have it."""
         self.first_byte_at = 0.0
         self.status = 0
         """The provider's HTTP status, 0 while there is none."""
+
+    def note_sent(self) -> None:
+        """The request has been handed to a connection."""
+        self.sent = True

@@ -11,10 +11,21 @@ from collections.abc import Iterator
 from tollway.admission.authenticate import authenticate
 from tollway.dataplane.answers import call_lines, limit_lines, refuse
 from tollway.dataplane.attempts import attempt_reply, attempt_stream, prepare
-from tollway.dataplane.calls import Attempt, Call, Prepared
+from tollway.dataplane.calls import Attempt, Call, Cut, Prepared
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
-from tollway.domain.refusals import BadRequest, CannotAccount, ClientFault, NoAnswer, Refusal, TooFast, TooLarge
+from tollway.domain.refusals import (
+    BadRequest,
+    CannotAccount,
+    ClientFault,
+    Draining,
+    ExpiredKey,
+    NoAnswer,
+    Refusal,
+    RevokedKey,
+    TooFast,
+    TooLarge,
+)
 from tollway.http1.server import Request
 from tollway.providers.signing.bearer import without_secret
 from tollway.routing.plan import plan
@@ -27,6 +38,8 @@ REPEAT_PAUSE_S = 0.25
 """Before the only target is tried once more: long enough for a restart or a dropped connection to pass."""
 
 
+_CUTS: dict[Cut, Refusal] = {Cut.REVOKED: RevokedKey(), Cut.EXPIRED: ExpiredKey(), Cut.DRAINED: Draining()}
+
 Failed = tuple[Target, UpstreamFailure]
 """A target that was tried or could not be, and why it gave no answer."""
 
@@ -34,29 +47,34 @@ Failed = tuple[Target, UpstreamFailure]
 async def serve_chat(world: World, request: Request) -> None:
     """Answer one chat completion, streamed or not."""
     call_id = world.call_ids.next()
-    now, now_unix = world.now(), time.time()
-    snapshot, fresh = world.configuration.snapshot, world.configuration.fresh
-    grant = authenticate(request.headers.get(b"authorization"), snapshot, world.hasher, now_unix, fresh=fresh)
-    if not isinstance(grant, KeyGrant):
-        refuse(world, request, call_id, grant)
-        return
-    body = request.body if request.body is not None else await request.read_body()
-    call = admit(world, Call(call_id, request, snapshot, grant, now, now_unix), body)
+    call = identify(world, request, call_id)
+    if request.body is None and isinstance(call, Call):
+        await request.read_body()
+        call = identify(world, request, call_id)  # a body takes its time: meanwhile the key may have been revoked
     if not isinstance(call, Call):
-        refuse(world, request, call_id, call, limit_lines(world, grant))
+        refuse(world, request, call_id, call)
         return
-    world.inflight += 1
-    try:
-        refusal = await answer(world, call)
-    finally:
-        world.inflight -= 1
-        world.books.close(call)
+    refusal = admit(world, call)
+    if refusal is not None:
+        refuse(world, request, call_id, refusal, limit_lines(world, call.grant))
+        return
+    refusal = await answer_or_cut(world, call)
     if refusal is not None:
         refuse(world, request, call_id, refusal, call_lines(world, call))
 
 
-def admit(world: World, call: Call, body: bytes) -> Call | Refusal:
-    """The one gate that every call passes. A refusal takes nothing from any limit."""
+def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
+    """Who asks. The call begins here: it pins the snapshot and the clock."""
+    now, now_unix = world.now(), time.time()
+    snapshot, fresh = world.configuration.snapshot, world.configuration.fresh
+    grant = authenticate(request.headers.get(b"authorization"), snapshot, world.hasher, now_unix, fresh=fresh)
+    return Call(call_id, request, snapshot, grant, now, now_unix) if isinstance(grant, KeyGrant) else grant
+
+
+def admit(world: World, call: Call) -> Refusal | None:
+    """The one gate that every call passes; None lets it through. A refusal takes nothing from any limit."""
+    body = call.request.body
+    assert body is not None
     chat = parse_chat(body, int(call.started_unix))
     if isinstance(chat, BadRequest):
         return chat
@@ -73,7 +91,26 @@ def admit(world: World, call: Call, body: bytes) -> Call | Refusal:
     if isinstance(hold, TooFast | TooLarge):
         return hold
     call.chat, call.targets, call.hold, call.prompt_tokens = chat, targets, hold, prompt_tokens
-    return call
+    return None
+
+
+async def answer_or_cut(world: World, call: Call) -> Refusal | None:
+    """Answer an admitted call; what it holds is given back whatever way it ends.
+
+    A call that the gateway itself cuts before it has said anything is refused; a stream says so itself (``relay.py``).
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    world.calls[call] = task
+    try:
+        return await answer(world, call)
+    except asyncio.CancelledError:
+        if call.cut is None:
+            raise
+        return _CUTS[call.cut]
+    finally:
+        del world.calls[call]
+        world.books.close(call)
 
 
 async def answer(world: World, call: Call) -> Refusal | None:
@@ -92,15 +129,18 @@ async def answer(world: World, call: Call) -> Refusal | None:
                 return None
             failure = without_secret(outcome, attempt.credential)
             world.health.failed(target, call.grant, failure, world.now())
-            world.books.waive(attempt, failure)
+            world.books.waive(attempt, failure.kind.value, failure.message)
         else:
             failure = prepared
-            call.attempts += failure.kind is FailureKind.CREDENTIAL  # as if the provider had refused it
-        if decide(failure.kind) is Step.RETURN and (failure.status or not failures):
+            if failure.kind is FailureKind.CREDENTIAL:
+                call.attempts += 1  # a stored key that cannot be read counts as one that the provider refused
+        if decide(failure.kind) is Step.RETURN:
             return ClientFault(failure)
         failures.append((target, failure))
         if world.now() >= deadline:
             break
+    if failures and all(failure.kind is FailureKind.UNSUPPORTED for _, failure in failures):
+        return ClientFault(failures[0][1])
     return NoAnswer(tuple((f"{target.model} at {target.provider.name}", failure) for target, failure in failures))
 
 

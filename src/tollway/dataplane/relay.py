@@ -9,7 +9,8 @@
 import asyncio
 
 from tollway.dataplane.answers import stream_head
-from tollway.dataplane.calls import Attempt
+from tollway.dataplane.books import CLIENT_GONE, INTERNAL_ERROR
+from tollway.dataplane.calls import Attempt, Cut
 from tollway.dataplane.failures import failure_of
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
@@ -19,13 +20,13 @@ from tollway.providers.base import StreamDecoder
 from tollway.providers.signing.bearer import without_secret
 from tollway.wire.openai_errors import error_event
 
-_LAST_CHUNK_S = 1.0
+_LAST_CHUNK_S = 0.1
+"""After ``[DONE]``: how long the end of the provider's body is awaited, which saves a connection."""
 
 _CUTS = {
-    "revoked": UpstreamFailure(FailureKind.REQUEST, "The API key has been revoked.", code="revoked_api_key"),
-    "drained": UpstreamFailure(
-        FailureKind.REQUEST, "The gateway is stopping.", code="server_shutdown", type="server_error"
-    ),
+    Cut.REVOKED: UpstreamFailure(FailureKind.REQUEST, "The API key has been revoked.", code="revoked_api_key"),
+    Cut.EXPIRED: UpstreamFailure(FailureKind.REQUEST, "The API key has expired.", code="expired_api_key"),
+    Cut.DRAINED: UpstreamFailure(FailureKind.REQUEST, "The gateway is stopping.", code="draining", type="server_error"),
 }
 """What a client reads when the gateway itself cuts its stream."""
 
@@ -50,9 +51,7 @@ class Relay:
     async def run(self, held: bytes) -> None:
         """Send what was held, then all that follows, until either side ends it. Never raises UpstreamError."""
         call, decoder = self._attempt.call, self._decoder
-        task = asyncio.current_task()
-        assert task is not None
-        self._world.streams[call] = task
+        failure: UpstreamFailure | None
         try:
             self._send(held)
             self._response.attach(self._feed)
@@ -64,31 +63,37 @@ class Relay:
         except UpstreamError as error:
             failure = failure_of(error)
         except asyncio.CancelledError:
-            failure = _CUTS.get(call.cut or "")
-            if failure is None:
-                self._charge("client_gone")
+            if call.cut is None:
+                self._charge(CLIENT_GONE)
                 raise
-        finally:
-            del self._world.streams[call]
-        if failure is None or decoder.done:
-            self._world.health.succeeded(self._attempt.upstream.target, call.grant, self._world.now())
+            failure = _CUTS[call.cut]
+        except Exception:
+            self._charge(INTERNAL_ERROR)
+            raise
+        self._end(None if decoder.done else failure)
+
+    def _end(self, failure: UpstreamFailure | None) -> None:
+        """Say how the stream ended; the terminal event of a good one has gone out."""
+        attempt, call, world = self._attempt, self._attempt.call, self._world
+        target, now = attempt.upstream.target, world.now()
+        if failure is None:
+            world.health.succeeded(target, call.grant, now)
+        elif call.cut is not None:
+            self._charge(call.cut.value)
         else:
-            self._fail(failure)
+            world.health.failed(target, call.grant, failure, now)
+            self._charge(failure.kind.value)
+        if failure is not None:
+            self._stream.write(error_event(without_secret(failure, attempt.credential)))
         self._stream.end()
 
-    def _fail(self, failure: UpstreamFailure) -> None:
-        """Say why the stream ends here."""
-        call, world = self._attempt.call, self._world
-        if call.cut is None:
-            world.health.failed(self._attempt.upstream.target, call.grant, failure, world.now())
-        self._charge(call.cut or failure.kind.value)
-        self._stream.write(error_event(without_secret(failure, self._attempt.credential)))
-
-    def _feed(self, piece: bytes) -> None:
-        """The next piece of the provider's answer, straight from its connection."""
-        self._send(self._decoder.feed(piece))
+    def _feed(self, piece: bytes) -> bool:
+        """The next piece of the provider's answer, straight from its connection; whether there was anything in it."""
+        frames = self._decoder.feed(piece)
+        self._send(frames)
         if self._decoder.failure is not None:
             raise _ProviderFailedError
+        return bool(frames)
 
     def _send(self, frames: bytes) -> None:
         decoder = self._decoder
@@ -98,7 +103,6 @@ class Relay:
         self._world.books.charge(self._attempt, "ok", decoder.usage, decoder.content_bytes)
         self._stream.write(frames)
         self._stream.end()
-        # What still comes is the end of the provider's body. Waiting for it saves a connection, but not for long.
         self._response.deadline = min(self._response.deadline, self._world.now() + _LAST_CHUNK_S)
 
     def _charge(self, outcome: str) -> None:

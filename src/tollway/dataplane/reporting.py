@@ -6,9 +6,9 @@ import logging
 import time
 
 from tollway.admission.authenticate import authenticate
-from tollway.dataplane.calls import Call
+from tollway.dataplane.calls import Call, Cut
 from tollway.dataplane.world import World
-from tollway.domain.refusals import KeysUnavailable
+from tollway.domain.refusals import ExpiredKey, KeysUnavailable
 from tollway.http1.errors import UpstreamError
 from tollway.observe.metrics import Gauges
 from tollway.routing.snapshot import KeyGrant
@@ -22,42 +22,58 @@ _MAX_REPLY = 64 * 1024
 
 
 async def keep_house(world: World) -> None:
-    """Once a second: measure the loop's lag, cut revoked streams, retry a full journal, report. Runs for ever."""
+    """Once a second: measure the loop's lag, cut the streams of keys that are no longer good, retry a full journal."""
     seen = world.configuration.snapshot
     while True:
         due = world.now() + INTERVAL_S
         await asyncio.sleep(INTERVAL_S)
         world.loop_lag_s = max(0.0, world.now() - due)
         try:
+            cut_expired(world)
             if world.configuration.snapshot is not seen:
                 seen = world.configuration.snapshot
                 cut_revoked(world)
             world.books.retry()
-            await report(world)
         except Exception:
             _log.exception("house-keeping failed and goes on")
 
 
+async def keep_reporting(world: World) -> None:
+    """Once a second: tell the control plane what this worker counts."""
+    while True:
+        await asyncio.sleep(INTERVAL_S)
+        await report(world)
+
+
+def cut_expired(world: World) -> None:
+    """End the streams of keys whose time is over."""
+    now_unix = time.time()
+    for call in list(world.calls):
+        expires_at = call.grant.expires_at
+        if expires_at is not None and now_unix >= expires_at and call.chat.stream:
+            cut(world, call, Cut.EXPIRED)
+
+
 def cut_revoked(world: World) -> None:
-    """End the streams of keys that are no longer good. What they used is billed."""
+    """End the streams of keys that the new snapshot refuses. What they used is billed."""
     configuration, now_unix = world.configuration, time.time()
-    for call, task in list(world.streams.items()):
+    for call in list(world.calls):
         authorization = call.request.headers.get(b"authorization")
         grant = authenticate(authorization, configuration.snapshot, world.hasher, now_unix, fresh=configuration.fresh)
-        if not isinstance(grant, KeyGrant | KeysUnavailable):
-            cut(call, task, "revoked")
+        if not isinstance(grant, KeyGrant | KeysUnavailable) and call.chat.stream:
+            cut(world, call, Cut.EXPIRED if isinstance(grant, ExpiredKey) else Cut.REVOKED)
 
 
-def cut_streams(world: World, reason: str) -> None:
-    """End every stream with an error event."""
-    for call, task in list(world.streams.items()):
-        cut(call, task, reason)
+def cut_all(world: World) -> None:
+    """End every call: the drain is over."""
+    for call in list(world.calls):
+        cut(world, call, Cut.DRAINED)
 
 
-def cut(call: Call, task: asyncio.Task[None], reason: str) -> None:
-    """End one stream with an error event; ``reason`` is one of ``relay.py``'s."""
+def cut(world: World, call: Call, reason: Cut) -> None:
+    """End one call: it refuses or ends its stream by an error event, and settles."""
     call.cut = reason
-    task.cancel()
+    world.calls[call].cancel()
 
 
 async def report(world: World) -> None:
@@ -81,7 +97,7 @@ async def report(world: World) -> None:
 def gauges(world: World) -> Gauges:
     """What is read at this moment rather than counted."""
     return Gauges(
-        inflight_requests=world.inflight,
+        inflight_requests=len(world.calls),
         open_connections=world.server.connections,
         upstream_connections=world.client.open_connections,
         breaker_state={f"{key.provider}/{key.model}": state.value for key, state in world.health.states(world.now())},

@@ -15,7 +15,7 @@ from tollway.admission.allowances import MemoryAllowances
 from tollway.admission.authenticate import KeyHasher
 from tollway.child import SupervisorLine, read_config
 from tollway.dataplane.books import Books
-from tollway.dataplane.reporting import cut_streams, keep_house
+from tollway.dataplane.reporting import cut_all, keep_house, keep_reporting
 from tollway.dataplane.routes import Router
 from tollway.dataplane.upstreams import Upstreams
 from tollway.dataplane.world import World
@@ -68,7 +68,7 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
     world.server = server
     await configuration.start()
     await server.start(inherited_socket(config), tls_context(config.settings))
-    house = asyncio.create_task(keep_house(world))
+    background = [asyncio.create_task(keep_house(world)), asyncio.create_task(keep_reporting(world))]
     gc.collect()
     gc.freeze()  # what is here now stays as long as the process does: the collector need not look at it again
     line.announce_ready()
@@ -78,7 +78,8 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
         _log.info("draining: %d connections", server.connections)
         await drain(world, server, line, config.settings.drain_seconds)
     finally:
-        house.cancel()
+        for task in background:
+            task.cancel()
         client.close()
         await configuration.close()
         journal.close()
@@ -91,7 +92,7 @@ async def drain(world: World, server: Server, line: SupervisorLine, seconds: flo
     await asyncio.wait({draining, told}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
     if not draining.done():
-        cut_streams(world, "drained")
+        cut_all(world)
         await asyncio.wait({draining}, timeout=_LAST_WORDS_S)
         await server.drain(0)
         await draining

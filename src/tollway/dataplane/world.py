@@ -59,10 +59,8 @@ class World:
     server: Server = field(init=False)
     """Set as soon as it exists: it needs the routes, and they need the world."""
     call_ids: CallIds = field(default_factory=CallIds)
-    streams: dict[Call, asyncio.Task[None]] = field(default_factory=dict)
-    """Calls whose answer is being streamed, those that the gateway itself may have to cut, and their tasks."""
-    inflight: int = 0
-    """Calls that were admitted and have not ended."""
+    calls: dict[Call, asyncio.Task[None]] = field(default_factory=dict)
+    """Admitted calls that have not ended, and their tasks: those that the gateway itself may have to cut."""
     draining: bool = False
     loop_lag_s: float = 0.0
     """How late the last timer ran."""

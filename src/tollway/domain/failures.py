@@ -21,7 +21,7 @@ class FailureKind(enum.Enum):
     CONTEXT = "context_length_exceeded"
     CONTENT = "content_filter"
     REQUEST = "request_refused"  # 400, 413, 422 of the client's own making
-    RESTING = "resting"  # not tried: its circuit breaker is open
+    UNSUPPORTED = "unsupported"  # not sent: this provider's dialect cannot carry what the request asks for
 
 
 class UpstreamFailure(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class UpstreamFailure(msgspec.Struct, frozen=True):
     status: int = 0
     """The provider's HTTP status, 0 when there was none."""
     code: str | None = None
-    """For REQUEST, CONTEXT and CONTENT: the error code for the client."""
+    """For REQUEST, CONTEXT, CONTENT and UNSUPPORTED: the error code for the client."""
     type: str = "invalid_request_error"
     param: str | None = None
     retry_after_s: float | None = None

@@ -30,7 +30,7 @@ _STEPS = {
     FailureKind.CONTEXT: Step.RETURN,
     FailureKind.CONTENT: Step.RETURN,  # a laxer model is not looked for behind the client's back
     FailureKind.REQUEST: Step.RETURN,
-    FailureKind.RESTING: Step.NEXT,
+    FailureKind.UNSUPPORTED: Step.NEXT,
 }
 
 

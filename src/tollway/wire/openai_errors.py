@@ -143,7 +143,7 @@ def _error(
 
 
 _CLIENT_FAULTS = frozenset({FailureKind.REQUEST, FailureKind.CONTEXT, FailureKind.CONTENT})
-_UNTRIED = frozenset({FailureKind.RESTING, FailureKind.NO_CREDENTIAL})
+_UNTRIED = frozenset({FailureKind.UNSUPPORTED, FailureKind.NO_CREDENTIAL})
 
 # Each kind as the client sees it where it was decisive: type, code, and our words for it.
 _PUBLIC: dict[FailureKind, tuple[str, str, str]] = {
@@ -160,7 +160,7 @@ _PUBLIC: dict[FailureKind, tuple[str, str, str]] = {
     FailureKind.CONTEXT: (_INVALID_REQUEST, "context_length_exceeded", "the prompt is too long for it"),
     FailureKind.CONTENT: (_INVALID_REQUEST, "content_filter", "the provider's content filter refused"),
     FailureKind.REQUEST: (_INVALID_REQUEST, "invalid_request", "the provider refused the request"),
-    FailureKind.RESTING: (_SERVER_ERROR, "upstream_unavailable", "not tried, it failed too often just now"),
+    FailureKind.UNSUPPORTED: (_INVALID_REQUEST, "unsupported_parameter", "it cannot take this request"),
 }
 
 

@@ -118,18 +118,18 @@ def test_a_fault_of_the_client_is_told_as_the_provider_told_it(failure: Upstream
         ([K.TIMEOUT], 504, "upstream_timeout"),
         ([K.TIMEOUT, K.SERVER], 502, "upstream_error"),
         ([K.SERVER, K.TIMEOUT], 504, "upstream_timeout"),
-        ([K.TIMEOUT, K.RESTING], 504, "upstream_timeout"),
+        ([K.TIMEOUT, K.UNSUPPORTED], 504, "upstream_timeout"),
         ([K.BROKEN], 502, "upstream_connection_error"),
         ([K.INVALID], 502, "upstream_invalid_response"),
         ([K.CREDENTIAL], 502, "upstream_auth_error"),
         ([K.MODEL], 502, "upstream_model_not_found"),
         ([K.BUSY], 429, "rate_limit_exceeded"),
-        ([K.BUSY, K.BUSY, K.RESTING, K.NO_CREDENTIAL], 429, "rate_limit_exceeded"),
+        ([K.BUSY, K.BUSY, K.UNSUPPORTED, K.NO_CREDENTIAL], 429, "rate_limit_exceeded"),
         ([K.BUSY, K.QUOTA], 429, "rate_limit_exceeded"),
         ([K.QUOTA, K.QUOTA], 429, "insufficient_quota"),
         ([K.BUSY, K.SERVER], 502, "upstream_error"),
         ([K.QUOTA, K.SERVER], 502, "upstream_error"),
-        ([K.RESTING, K.RESTING], 503, "upstream_unavailable"),
+        ([K.SERVER, K.UNSUPPORTED], 502, "upstream_error"),
         ([K.NO_CREDENTIAL], 503, "no_provider_key"),
         ([], 503, "no_provider_key"),
     ],
@@ -153,10 +153,6 @@ def test_the_shortest_true_wait_is_passed_on() -> None:
 
     assert no_answer(busy(7.2), busy(None), busy(3.5))[2] == {"retry-after": "4", "retry-after-ms": "3500"}
     assert no_answer(busy(7.2), K.SERVER)[2] == {"x-should-retry": "false"}
-    assert no_answer(UpstreamFailure(K.RESTING, "", retry_after_s=2.0))[2] == {
-        "retry-after": "2",
-        "retry-after-ms": "2000",
-    }
     assert no_answer(UpstreamFailure(K.QUOTA, "", 429, retry_after_s=2.0))[2] == {"x-should-retry": "false"}
 
 
