@@ -135,6 +135,9 @@ class StreamedResponse(Answer, eq=False):
     sink: Callable[[bytes], bool | None] | None = None
     pieces: list[bytes] = []
     held: int = 0
+    """Bytes that nobody has taken."""
+    paused: bool = False
+    """By the caller."""
 
     async def read(self) -> bytes:
         """Return what has arrived, as soon as there is something; ``b""`` at the end. Raises UpstreamError."""
@@ -148,7 +151,7 @@ class StreamedResponse(Answer, eq=False):
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self.held = 0
-        self.resume()
+        self._read_on()
         return data
 
     async def read_all(self, limit: int) -> bytes:
@@ -169,12 +172,13 @@ class StreamedResponse(Answer, eq=False):
         ``sink`` runs in the socket's callback: it must be quick. What it raises there ends the answer and comes out
         of ``finished``. A piece for which it returns False, such as a comment, does not break the silence.
         """
-        if (line := self.line) is not None:
+        if self.line is not None:
             self.sink = sink
-            line.resume()
         pieces, self.pieces = self.pieces, []
+        self.held = 0
         for piece in pieces:
             sink(piece)
+        self._read_on()
 
     async def finished(self) -> None:
         """Wait for the end of an attached answer. Raises UpstreamError, or what the sink raised."""
@@ -184,14 +188,15 @@ class StreamedResponse(Answer, eq=False):
             await self._wait()
 
     def pause(self) -> None:
-        """Let the upstream wait, by not reading. Silence does not count while paused; the deadline does."""
+        """Let the upstream wait until ``resume``, by not reading. Silence does not count meanwhile; the deadline does."""
+        self.paused = True
         if (line := self.line) is not None:
             line.pause()
 
     def resume(self) -> None:
         """Read on after ``pause``."""
-        if (line := self.line) is not None:
-            line.resume()
+        self.paused = False
+        self._read_on()
 
     def begun(self) -> None:
         self.wake()
@@ -202,8 +207,8 @@ class StreamedResponse(Answer, eq=False):
         self.pieces.append(piece)
         self.held += len(piece)
         self.wake()
-        if self.held > self.high_water:
-            self.pause()
+        if self.held > self.high_water and (line := self.line) is not None:
+            line.pause()
         return None
 
     def ended(self, error: Exception | None) -> None:
@@ -231,6 +236,11 @@ class StreamedResponse(Answer, eq=False):
     @property
     def _answered(self) -> bool:
         return self.status != 0 or self.error is not None
+
+    def _read_on(self) -> None:
+        """Let the connection read, if neither the caller nor what is held stands against it."""
+        if not self.paused and self.held <= self.high_water and (line := self.line) is not None:
+            line.resume()
 
     async def _wait(self) -> None:
         self.waiter = waiter = asyncio.get_running_loop().create_future()

@@ -179,8 +179,8 @@ class Request:
             # without chunks only the end of the connection says where the answer ends
             ending = connection.ending(self.keep_alive and chunked, self.minor)
             coding = b"transfer-encoding: chunked\r\n" if chunked and status not in _BODILESS else b""
+            connection.stream = stream  # first, because even this may be more than the client takes
             connection.transport.write(b"%b%b%b%b" % (STATUS_LINES[status], headers, coding, ending))
-            connection.stream = stream
         self.state = STREAMING
         return stream
 

@@ -7,7 +7,7 @@ import pytest
 from scripted_upstream import POST, Step, answer, close, read, reset, scripted, send, then, until
 from test_client import CHUNKED, UNTIL_CLOSE, cancelled, fetch, fresh_client, soon
 
-from tollway.http1.answer import StreamedResponse
+from tollway.http1.answer import Answer, StreamedResponse
 from tollway.http1.client import Client
 from tollway.http1.errors import BadResponse, Disconnected, IdleTimeout, ResponseTooLarge, TotalTimeout
 from tollway.http1.limits import ClientLimits
@@ -218,6 +218,84 @@ async def test_a_paused_stream_delivers_nothing_and_is_not_silent() -> None:
         await response.finished()
         assert pieces == [b"a", b"b"]
         assert client.idle_connections == 1
+
+
+class Line:
+    """A connection that only knows whether it reads."""
+
+    full = False
+    reads = True
+    answer: Answer | None = None
+
+    def begin(self, answer: Answer, message: bytes) -> None:
+        self.answer = answer
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def pause(self) -> None:
+        self.reads = False
+
+    def resume(self) -> None:
+        self.reads = True
+
+    def cut(self) -> None:
+        self.answer = None
+
+
+def on_a_line() -> tuple[Line, StreamedResponse]:
+    line = Line()
+    response = StreamedResponse(False, 1, 1, 1, 1000, high_water=10)
+    response.send(line, POST)
+    return line, response
+
+
+@pytest.mark.parametrize("size", [1, 11])
+async def test_attaching_does_not_end_a_pause_of_the_caller(size: int) -> None:
+    line, response = on_a_line()
+    response.take(bytes(size))
+    response.pause()
+    pieces: list[bytes] = []
+    response.attach(pieces.append)
+    assert pieces == [bytes(size)]
+    assert not line.reads
+    response.resume()
+    assert line.reads
+
+
+async def test_attaching_ends_the_pause_of_a_full_buffer() -> None:
+    line, response = on_a_line()
+    response.take(bytes(11))
+    assert not line.reads
+    response.attach(lambda piece: None)
+    assert line.reads
+
+
+async def test_a_sink_that_pauses_while_it_is_attached_is_obeyed() -> None:
+    line, response = on_a_line()
+    response.take(bytes(11))
+    response.attach(lambda piece: response.pause())
+    assert not line.reads
+
+
+async def test_reading_does_not_end_a_pause_of_the_caller() -> None:
+    line, response = on_a_line()
+    response.take(bytes(11))
+    response.pause()
+    assert await response.read() == bytes(11)
+    assert not line.reads
+    response.resume()
+    assert line.reads
+
+
+async def test_resuming_does_not_overfill_a_full_buffer() -> None:
+    line, response = on_a_line()
+    response.take(bytes(11))
+    response.pause()
+    response.resume()
+    assert not line.reads
+    await response.read()
+    assert line.reads
 
 
 async def test_a_stream_that_is_paused_in_its_last_piece_gives_its_connection_back_reading() -> None:
