@@ -17,7 +17,7 @@ from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_utf8, members
+from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_null, is_utf8, members
 
 _PATH = b"/chat/completions"
 
@@ -101,6 +101,7 @@ class _Delta(msgspec.Struct, gc=False):
     reasoning_content: Raw | Unset = UNSET
     refusal: Raw | Unset = UNSET
     tool_calls: list[_ToolCall] | None = None
+    function_call: _CalledFunction | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -156,10 +157,18 @@ class OpenAIStream(ChatStream):
             delta = choice.delta
             if delta is not None:
                 says = True
-                if delta.content is not UNSET:
-                    self.content_bytes += len(delta.content) - 2  # without the quotes
+                content = delta.content
+                if (
+                    content is not UNSET
+                    and delta.tool_calls is None
+                    and delta.reasoning_content is UNSET
+                    and delta.refusal is UNSET
+                    and delta.function_call is None
+                    and not is_null(content)
+                ):
+                    self.content_bytes += len(content) - 2  # without the quotes
                 else:
-                    self.content_bytes += _other_bytes(delta)
+                    self.content_bytes += _said_bytes(delta)
             if choice.finish_reason is not None:
                 says = self.started = True
                 self._end_choice(choice.index)
@@ -174,11 +183,21 @@ class OpenAIStream(ChatStream):
         return b"data: %b\n\n" % data
 
 
-def _other_bytes(delta: _Delta) -> int:
-    size = sum(len(text) - 2 for text in (delta.reasoning_content, delta.refusal) if text is not UNSET)
+def _said_bytes(delta: _Delta) -> int:
+    size = _text_bytes(delta.content, delta.reasoning_content, delta.refusal)
+    if (function := delta.function_call) is not None:
+        size += _text_bytes(function.name, function.arguments)
     for call in delta.tool_calls or ():
-        if call.function is not None:
-            size += sum(len(text) - 2 for text in (call.function.name, call.function.arguments) if text is not UNSET)
+        if (function := call.function) is not None:
+            size += _text_bytes(function.name, function.arguments)
+    return size
+
+
+def _text_bytes(*texts: Raw | Unset) -> int:
+    size = 0
+    for text in texts:
+        if text is not UNSET and not is_null(text):
+            size += len(text) - 2  # without the quotes
     return size
 
 

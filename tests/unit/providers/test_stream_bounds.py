@@ -41,6 +41,29 @@ def test_arguments_are_counted_too(dialect: str) -> None:
     assert 100 <= decoder.content_bytes <= 110
 
 
+@pytest.mark.parametrize("content", [None, "", "abc"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"reasoning_content": "x" * 100},
+        {"refusal": "x" * 100},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "x" * 60}}, {"function": {"arguments": "x" * 40}}]},
+        {"tool_calls": [{"index": 0, "function": {"name": None, "arguments": "x" * 100}}], "refusal": None},
+        {"function_call": {"arguments": "x" * 100}},
+        {"reasoning_content": "x" * 50, "refusal": "x" * 50, "tool_calls": []},
+    ],
+    ids=lambda beside: "-".join(beside),
+)
+def test_what_is_said_beside_the_content_is_counted_whatever_the_content_is(
+    content: str | None, beside: dict[str, object]
+) -> None:
+    """Several servers send ``"content": null`` beside every piece of reasoning and of arguments."""
+    decoder = CHAT["openai"].decoder(call({"stream": True}))
+    chunk = {"choices": [{"index": 0, "delta": {"content": content, **beside}}]}
+    decoder.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    assert decoder.content_bytes == 100 + len(content or "")
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_an_endless_event_is_a_failure(dialect: str) -> None:
     decoder = CHAT[dialect].decoder(call({"stream": True}))
