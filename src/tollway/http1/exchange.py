@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from tollway.http1.errors import BodyTooLarge, MessageError, UnsupportedCoding
-from tollway.http1.framing import body_decoder
+from tollway.http1.framing import NO_LIMIT, body_decoder
 from tollway.http1.head import RequestHead
 
 if TYPE_CHECKING:
@@ -33,14 +33,16 @@ STATUS_LINES: Final = _StatusLines({s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n
 class Upload:
     """A body that had not arrived with its head."""
 
-    __slots__ = ("buffer", "continue_due", "decoder", "ends", "error", "received", "waiter", "whole")
+    __slots__ = ("buffer", "continue_due", "decoder", "ends", "error", "length", "limit", "received", "waiter", "whole")
 
     def __init__(self, head: RequestHead, framing: int, max_body: int) -> None:
+        self.length = framing
         self.decoder = body_decoder(framing, max_body)
         self.buffer = bytearray()  # not a list: tiny pieces must not cost more than their bytes
         self.received = 0  # bytes since the last look at the rate
         self.ends = 0.0  # the hard end, in loop time
-        self.whole = False  # wanted in one piece
+        self.whole = False  # wanted in one piece …
+        self.limit = NO_LIMIT  # … of so many bytes at most
         self.waiter: asyncio.Future[None] | None = None
         self.continue_due = head.expect_continue
         self.error: MessageError | None = None
@@ -48,6 +50,11 @@ class Upload:
             self.error = BodyTooLarge("the body is too large")
         elif head.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             self.error = UnsupportedCoding("the body is compressed")
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come and may be had."""
+        return self.decoder.complete and self.error is None
 
     def feed(self, data: bytes) -> None:
         """Take what arrived. An error is kept for whoever asks for the body."""
@@ -60,8 +67,17 @@ class Upload:
             return
         self.received += len(data)
         self.buffer += piece
-        if self.decoder.complete or (piece and not self.whole):
+        if len(self.buffer) > self.limit:
+            self.fail(BodyTooLarge("the body is too large"))
+        elif self.decoder.complete or (piece and not self.whole):
             self.wake()
+
+    def want_whole(self, limit: int) -> None:
+        """Collect from now on; what is already known to be above the limit is an error at once."""
+        self.whole = True
+        self.limit = limit
+        if max(self.length, len(self.buffer)) > limit:
+            self.fail(BodyTooLarge("the body is too large"))
 
     def fail(self, error: MessageError) -> None:
         self.error = error
@@ -114,21 +130,20 @@ class Request:
         self.state = OPEN
         self._connection = connection
 
-    @property
-    def client_address(self) -> str:
-        """The peer's IP address; empty on a unix socket."""
-        peer = self._connection.transport.get_extra_info("peername")
-        return peer[0] if isinstance(peer, tuple) else ""
+    async def read_body(self, limit: int = NO_LIMIT) -> bytes:
+        """The whole body. Raises :class:`MessageError` if it is too large, too slow, compressed or not well formed.
 
-    async def read_body(self) -> bytes:
-        """The whole body. Raises :class:`MessageError` if it is too large, too slow, compressed or not well formed."""
+        Too large is above ``limit`` bytes or the server's own limit: an error as soon as it is known.
+        """
         if self.body is None:
             upload = self._unread()
-            upload.whole = True
-            while not upload.decoder.complete:
+            upload.want_whole(limit)
+            while not upload.complete:
                 await self._connection.more(upload)
             self.body = upload.take()
             self.upload = None
+        elif len(self.body) > limit:
+            raise BodyTooLarge("the body is too large")
         return self.body
 
     async def iter_body(self) -> AsyncIterator[bytes]:
@@ -138,7 +153,7 @@ class Request:
                 yield self.body
             return
         upload = self._unread()
-        while upload.buffer or not upload.decoder.complete:
+        while upload.buffer or not upload.complete:
             if upload.buffer:
                 yield upload.take()
             else:
