@@ -188,7 +188,7 @@ class StreamedResponse(Answer, eq=False):
             await self._wait()
 
     def pause(self) -> None:
-        """Let the upstream wait until ``resume``, by not reading. Silence does not count meanwhile; the deadline does."""
+        """Let the upstream wait until ``resume``, by not reading. Meanwhile only the deadline counts."""
         self.paused = True
         if (line := self.line) is not None:
             line.pause()

@@ -15,20 +15,6 @@ from tollway.http1.proxy import Proxies
 from tollway.http1.tls import client_context
 
 
-def request_head(method: bytes, path: bytes, host: bytes, headers: bytes, length: int) -> bytes:
-    """Return a request's head. ``headers`` are whole lines that end with CR LF, without those written here.
-
-    The caller vouches for the bytes: nothing is escaped or checked.
-    """
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\n%bContent-Length: %d\r\n\r\n" % (
-        method,
-        path,
-        host,
-        headers,
-        length,
-    )
-
-
 class Client:
     """Connections to all upstreams of a process. Belongs to one event loop.
 
@@ -166,7 +152,7 @@ class Client:
             limits.first_byte_s if first_byte_s is None else first_byte_s,
             limits.idle_read_s if idle_s is None else idle_s,
             deadline,
-            limits.max_body if max_body is None else max_body,
+            limits.max_stream if max_body is None else max_body,
             high_water=limits.high_water,
         )
 

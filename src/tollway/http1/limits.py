@@ -45,6 +45,9 @@ class ClientLimits:
     """One answer's head."""
     max_body: int = 64 * 1024 * 1024
     """One buffered answer; embeddings of a large batch are 30 MiB."""
+    max_stream: int = 1024 * 1024 * 1024
+    """One streamed answer, of which nothing is kept: four million events of text; the longest have some
+    hundred thousand."""
     max_idle_per_origin: int = 256
     """Kept connections per origin; more are closed when their answer is complete."""
     idle_s: float = 30.0

@@ -11,7 +11,7 @@ import pytest
 from scripted_upstream import POST, Step, answer, close, read, reset, scripted, send, then, until
 
 from tollway.http1.answer import Response, StreamedResponse
-from tollway.http1.client import Client, request_head
+from tollway.http1.client import Client
 from tollway.http1.errors import (
     BadResponse,
     ConnectFailed,
@@ -140,11 +140,6 @@ async def test_a_unix_socket_is_an_origin(tmp_path: Path) -> None:
         assert (await fetch(client, upstream.origin)).body == b"hi"
         with pytest.raises(ConnectFailed, match="no such file"):
             await fetch(client, Origin.unix(str(tmp_path / "absent")))
-
-
-def test_a_request_head_asks_for_identity() -> None:
-    head = request_head(b"POST", b"/v1", b"h", b"A: b\r\n", 3)
-    assert head == b"POST /v1 HTTP/1.1\r\nHost: h\r\nAccept-Encoding: identity\r\nA: b\r\nContent-Length: 3\r\n\r\n"
 
 
 # Whose answer is it?
@@ -381,6 +376,21 @@ async def test_what_is_not_http_as_we_accept_it_is_refused(data: bytes) -> None:
 )
 async def test_an_answer_above_the_limit_is_refused(data: bytes) -> None:
     await refused_with(ResponseTooLarge, send(data), max_body=100)
+
+
+@pytest.mark.parametrize("data", [answer(b"1234567890"), CHUNKED + b"a\r\n1234567890\r\n0\r\n\r\n"])
+async def test_a_stream_has_a_limit_of_its_own(data: bytes) -> None:
+    for most in 9, 10:
+        async with (
+            scripted([read, send(data)]) as upstream,
+            fresh_client(limits=ClientLimits(max_body=5, max_stream=most)) as client,
+        ):
+            try:
+                response = await client.open(upstream.origin, POST, deadline=soon())
+                assert await response.read_all(100) == b"1234567890"
+                assert most == 10
+            except ResponseTooLarge:
+                assert most == 9
 
 
 async def test_an_answer_at_the_limit_is_taken() -> None:
