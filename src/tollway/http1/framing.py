@@ -3,8 +3,9 @@
 Each decoder has ``feed(data)``, which returns the body bytes that ``data`` brought (``b""`` is possible), and
 
 * ``complete``: the body has ended,
-* ``surplus``: what arrived after its end and belongs to the next message,
-* ``eof()``: the connection ended here; raises :class:`BadFraming` if the body had not.
+* ``surplus``: what arrived after its end and belongs to the next message.
+
+Where the connection ends, a body that is not complete has been cut, but for :class:`UntilCloseBody`.
 
 Errors are final: after one, nothing that follows on this connection can be trusted.
 """
@@ -60,10 +61,6 @@ class LengthBody:
         self.surplus += data[-over:]
         return body
 
-    def eof(self) -> None:
-        if not self.complete:
-            raise BadFraming("the connection ended inside the body")
-
 
 class UntilCloseBody:
     """A body that ends with the connection."""
@@ -76,9 +73,6 @@ class UntilCloseBody:
 
     def feed(self, data: bytes) -> bytes:
         return data
-
-    def eof(self) -> None:
-        self.complete = True
 
 
 class ChunkedBody:
@@ -155,10 +149,6 @@ class ChunkedBody:
                 pieces.append(piece)
         self._left = left
         return body if pieces is None else b"".join(pieces)
-
-    def eof(self) -> None:
-        if not self.complete:
-            raise BadFraming("the connection ended inside the body")
 
     def _hold_size_line(self, data: bytes, at: int) -> None:
         if len(data) - at > MAX_SIZE_LINE or data.find(b"\n", at) >= 0:

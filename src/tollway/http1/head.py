@@ -78,7 +78,8 @@ class _Head:
 class RequestHead(_Head):
     """A request's head. ``target`` is ``path[?query]``, still escaped, or ``*``.
 
-    ``framing`` is the length of the body, or ``CHUNKED``; ``minor`` the second digit of the HTTP version.
+    ``framing`` is the length of the body, or ``CHUNKED``; ``minor`` the second digit of the HTTP version. There is no
+    ``content-length`` among the headers, because one head serves requests of different lengths (:class:`RequestHeads`).
     """
 
     __slots__ = ("expect_continue", "method", "minor", "path", "query", "target")
@@ -130,6 +131,7 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
     parsed.expect_continue = b"expect" in headers and _expects_continue(headers[b"expect"], minor)
     parsed.keep_alive = _keep_alive(headers.get(b"connection"), minor)
     parsed.framing = _framing(headers, minor, 0)
+    headers.pop(b"content-length", None)
     return parsed
 
 
