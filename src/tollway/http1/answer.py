@@ -93,6 +93,11 @@ class Answer(Struct, eq=False):
         return connection if connection is not None and connection.answer is self else None
 
     @property
+    def readable(self) -> bool:
+        """Whether there is something to be had although there was an error."""
+        return False
+
+    @property
     def stale(self) -> bool:
         """Whether the connection ended before one byte of the answer came."""
         return isinstance(self.error, Disconnected) and self.error.nothing_received
@@ -138,6 +143,10 @@ class StreamedResponse(Answer, eq=False):
     """Bytes that nobody has taken."""
     paused: bool = False
     """By the caller."""
+
+    @property
+    def readable(self) -> bool:
+        return self.status != 0  # what came before the error
 
     async def read(self) -> bytes:
         """Return what has arrived, as soon as there is something; ``b""`` at the end. Raises UpstreamError."""

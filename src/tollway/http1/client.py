@@ -2,9 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Coroutine
+from typing import Any, TypeVar
 
-from tollway.http1.answer import Response, StreamedResponse
+from tollway.http1.answer import Answer, Response, StreamedResponse
 from tollway.http1.connection import Connection
 from tollway.http1.dial import AddressPolicy, Dialer, Resolver, any_address, system_resolver
 from tollway.http1.errors import Disconnected
@@ -13,6 +14,8 @@ from tollway.http1.origin import Origin
 from tollway.http1.pool import SWEEP_S, Pool
 from tollway.http1.proxy import Proxies
 from tollway.http1.tls import client_context
+
+_Answer = TypeVar("_Answer", bound=Answer)
 
 
 class Client:
@@ -42,7 +45,7 @@ class Client:
         self._pool = Pool(limits, sweep_s)
         self._closed = False
 
-    async def fetch(
+    def fetch(
         self,
         origin: Origin,
         message: bytes,
@@ -52,7 +55,7 @@ class Client:
         idle_s: float | None = None,
         max_body: int | None = None,
         on_sent: Callable[[], None] | None = None,
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         """Send ``message``, a whole request, and return the whole answer."""
         limits = self._limits
         answer = Response(
@@ -62,20 +65,9 @@ class Client:
             deadline,
             limits.max_body if max_body is None else max_body,
         )
-        try:  # as in open; a common coroutine would cost each request 0.2 µs
-            connection = self._pool.take(origin)
-            if connection is not None:
-                await answer.send(connection, message, on_sent)
-            if connection is None or answer.stale:
-                await answer.send(await self._connect(origin, deadline), message, on_sent)
-        except BaseException:
-            answer.close()
-            raise
-        if answer.error is not None:
-            raise answer.error
-        return answer
+        return self._exchange(answer, origin, message, on_sent)
 
-    async def open(
+    def open(
         self,
         origin: Origin,
         message: bytes,
@@ -85,21 +77,11 @@ class Client:
         idle_s: float | None = None,
         max_body: int | None = None,
         on_sent: Callable[[], None] | None = None,
-    ) -> StreamedResponse:
+    ) -> Coroutine[Any, Any, StreamedResponse]:
         """Send ``message``, a whole request, and return the answer as soon as its head is there."""
-        answer = self._streamed(message, deadline, first_byte_s, idle_s, max_body)
-        try:
-            connection = self._pool.take(origin)
-            if connection is not None:
-                await answer.send(connection, message, on_sent)
-            if connection is None or answer.stale:
-                await answer.send(await self._connect(origin, deadline), message, on_sent)
-        except BaseException:
-            answer.close()
-            raise
-        if answer.status == 0 and answer.error is not None:
-            raise answer.error
-        return answer
+        return self._exchange(
+            self._streamed(message, deadline, first_byte_s, idle_s, max_body), origin, message, on_sent
+        )
 
     async def open_upload(
         self,
@@ -124,7 +106,7 @@ class Client:
         except BaseException:
             answer.close()
             raise
-        if answer.status == 0 and answer.error is not None:
+        if answer.error is not None and not answer.readable:
             raise answer.error
         return answer
 
@@ -155,6 +137,26 @@ class Client:
             limits.max_stream if max_body is None else max_body,
             high_water=limits.high_water,
         )
+
+    async def _exchange(
+        self, answer: _Answer, origin: Origin, message: bytes, on_sent: Callable[[], None] | None
+    ) -> _Answer:
+        """Send the request, and return the answer when its caller can have it.
+
+        ``fetch`` and ``open`` are no coroutines themselves, because one inside another costs each request 0.2 µs.
+        """
+        try:
+            connection = self._pool.take(origin)
+            if connection is not None:
+                await answer.send(connection, message, on_sent)
+            if connection is None or answer.stale:
+                await answer.send(await self._connect(origin, answer.deadline), message, on_sent)
+        except BaseException:
+            answer.close()
+            raise
+        if answer.error is not None and not answer.readable:
+            raise answer.error
+        return answer
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
         channel, proxy = await self._dialer.dial(origin, deadline)
