@@ -410,6 +410,22 @@ async def test_a_stream_pauses_for_a_slow_reader_and_goes_on_when_it_has_caught_
         assert (streamer.paused, streamer.resumed) == (1, 1)
 
 
+async def test_a_stream_knows_that_its_very_head_is_more_than_the_client_takes() -> None:
+    streams: list[ResponseStream] = []
+
+    async def handler(request: Request) -> None:
+        streams.append(request.start(200, b"x: %b\r\n" % (b"y" * 1_000_000)))
+        await streams[0].drained()
+        streams[0].end()
+
+    async with serving(handler, **SMALL) as running:
+        wire = await running.connect(receive_buffer=4096)
+        wire.send(GET)
+        await eventually(lambda: streams)
+        await asyncio.sleep(0.01)
+        assert streams[0].paused
+
+
 async def test_a_stream_that_has_ended_hears_no_more_of_its_connection() -> None:
     streams: list[ResponseStream] = []
 
