@@ -19,6 +19,7 @@ from fakes.upstream import (
     LAST_CHUNK,
     RESET,
     STREAM_HEAD,
+    Answer,
     Bill,
     Flood,
     Gate,
@@ -118,19 +119,38 @@ async def test_d11_silence_in_mid_stream_ends_it_with_an_error_event(tenant: Ten
     assert row["outcome"] != "ok" and row["output_tokens"] >= 1
 
 
-async def test_d12_comments_do_not_keep_a_dead_stream_alive_for_ever(tenant: Tenant) -> None:
-    """A comment every so often resets the clock of silence; the deadline of the whole request stands."""
+def chatter(then: Answer) -> Answer:
+    """Comments for longer than any silence may last, and then the answer."""
 
-    def drip(request: Received) -> Iterable[Part]:
-        yield from [STREAM_HEAD, event({"choices": [{"index": 0, "delta": {"content": "a"}}]})]
-        for _ in range(100):
+    def answer(request: Received) -> Iterator[Part]:
+        yield STREAM_HEAD
+        for _ in range(10):
             yield http_chunk(b": still here\n\n")
-            yield Pause(0.5)
+            yield Pause(0.25)
+        yield from list(then(request))[1:]  # its head has gone out
 
-    tenant.openai.answers(drip)
+    return answer
+
+
+async def test_d12_comments_are_no_first_event(tenant: Tenant) -> None:
+    tenant.openai.answers(chatter(openai_stream(["too late"])))
+    tenant.mistral.answers(mistral_stream(["from ", "Mistral"]))
+    async with tenant.stream(tenant.pair) as stream:
+        assert text_of(await stream.chunks()) == "from Mistral"
+    await tenant.openai.hang_ups.reaches(1)
+
+
+async def test_d12_comments_after_content_are_silence(tenant: Tenant) -> None:
+    def answer(request: Received) -> Iterator[Part]:
+        yield STREAM_HEAD
+        yield event({"choices": [{"index": 0, "delta": {"content": "a"}}]})
+        yield from list(chatter(openai_stream(["too late"]))(request))[1:]
+
+    tenant.openai.answers(answer)
     async with tenant.stream() as stream:
-        events = await stream.events()
-    assert json.loads(events[-1])["error"]["code"] == "upstream_timeout"
+        assert await stream.next_text() == "a"
+        (last,) = await stream.events()
+    assert json.loads(last)["error"]["code"] == "upstream_timeout"
     await tenant.openai.hang_ups.reaches(1)
 
 

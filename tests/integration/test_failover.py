@@ -190,6 +190,41 @@ async def test_after_content_no_other_provider_is_tried(tenant: Tenant, ending: 
     assert tenant.mistral.requests == []
 
 
+async def test_a_refusal_of_any_size_is_the_clients_and_is_asked_for_once(tenant: Tenant) -> None:
+    """Some providers echo the whole request in their refusal."""
+    tenant.openai.answers(error(422, "x" * 1_500_000))
+    async with tenant.stream() as stream:
+        refused = await stream.body()
+    assert stream.status == 400
+    assert json.loads(refused)["error"]["type"] == "invalid_request_error"
+    assert len(refused) < 10_000
+    assert len(tenant.openai.requests) == 1
+
+
+async def test_a_fault_of_the_client_is_told_even_after_a_failure_of_another_provider(tenant: Tenant) -> None:
+    too_long = {"message": "8192 tokens at most", "type": "invalid_request_error", "param": "messages"}
+    tenant.openai.answers(error(503))
+    tenant.mistral.answers(
+        raw(STREAM_HEAD, event({"error": {**too_long, "code": "context_length_exceeded"}}), LAST_CHUNK)
+    )
+    async with tenant.stream(tenant.pair) as stream:
+        refused = json.loads(await stream.body())["error"]
+    assert (stream.status, refused["code"]) == (400, "context_length_exceeded")
+    assert len(tenant.mistral.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_fallback_cannot_do_is_no_fault_of_the_client(tenant: Tenant, stream: bool) -> None:
+    """The first provider could have answered: to try again is right, to leave the parameter out is not."""
+    tenant.openai.answers(error(503))
+    refused = await tenant.chat(tenant.pair, logit_bias={"50256": -100}, stream=stream)
+    assert refused.status == 503
+    assert refused.error["type"] == "server_error"
+    assert f"{tenant.pair} at openai" in refused.error["message"]
+    assert f"{tenant.mistral_model} at mistral" in refused.error["message"]
+    assert tenant.mistral.requests == []
+
+
 async def test_an_answer_tells_how_it_came_about(tenant: Tenant) -> None:
     tenant.openai.answers(openai_reply())
     answer = await tenant.chat()
