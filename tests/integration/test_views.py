@@ -275,6 +275,9 @@ async def test_a_providers_address_is_changed_and_loses_its_last_slash(postgres_
             "http://10.0.0.1/v1/",
             "https://[::1]:8443",
             "HTTP://Proxy_1.internal/a/b",
+            "https://x:65535/a%20b/@y;z=(1)!'",
+            "https://[::ffff:10.0.0.1]",
+            "builtin:demo",
         ):
             assert await connection.fetchval(statement, url) == url.rstrip("/")
 
@@ -318,6 +321,13 @@ async def test_a_new_provider_speaks_openais_dialect_and_mistral_its_own(postgre
         "http://0251.0376.0251.0376",
         "http://999.1.1.1",
         "http://100.100.100.200",
+        "http://[1.2.3.4]",
+        "http://[00001::]",
+        "https://x/openai/{deployment}",
+        "https://x/a|b",
+        "https://x:0",
+        "https://x:65536",
+        "https://" + "a" * 254,
         "builtin:../x",
     ],
 )

@@ -13,6 +13,9 @@ from tollway.store.vault import Vault, provider_key_binding
 
 _MAX_CACHED = 20_000  # prepared credentials kept; a line is about 200 bytes, so some 4 MiB
 
+_NOWHERE = Origin.unix("/dev/null/nowhere")
+"""Nobody can listen below a file: connecting fails, as it does at any provider that is not there."""
+
 _NO_CREDENTIAL = UpstreamFailure(FailureKind.NO_CREDENTIAL, "no key for this provider is configured")
 _BROKEN_CREDENTIAL = UpstreamFailure(FailureKind.CREDENTIAL, "the stored key for this provider cannot be used")
 
@@ -63,7 +66,10 @@ class Upstreams:
     def _locate(self, provider: Provider) -> tuple[Origin, bytes]:
         if provider.base_url.startswith(BUILTIN):
             return self._builtin, b"/%b/v1" % provider.base_url.removeprefix(BUILTIN).encode()
-        return Origin.parse(provider.base_url)
+        try:
+            return Origin.parse(provider.base_url)
+        except ValueError:  # no snapshot has such a provider; should one have it, its fallbacks are tried
+            return _NOWHERE, b""
 
     def authorization(self, grant: KeyGrant, provider: Provider) -> bytes | UpstreamFailure:
         """The ``Authorization`` line for this key at this provider: its own credential, else the platform's."""

@@ -2,15 +2,17 @@
 
 import ipaddress
 import random
+import string
 from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tollway.domain.keys import KeyHash
 from tollway.domain.prices import Price, price_per_1k
+from tollway.http1.origin import Origin
 from tollway.routing.snapshot import (
     NOTHING,
     KeyRow,
@@ -230,6 +232,99 @@ def test_an_address_for_a_provider_is_accepted(url: str) -> None:
     ],
 )
 def test_an_address_where_no_provider_may_be_is_refused(url: str) -> None:
+    assert base_url_problem(url)
+
+
+def is_origin(url: str) -> bool:
+    try:
+        Origin.parse(url)
+    except (ValueError, LookupError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host.example/openai/{deployment}",
+        "https://h/a b",
+        "https://h/a|b",
+        "https://h/\\",
+        'https://h/"',
+        "https://h/a%20b/@x;y=(1)!",
+        "https://h//a//",
+        "https://h:0",
+        "https://h:65536",
+        "https://h:65535",
+        "https://h:",
+        "https://h:000080/",
+        "https://h:00080/",
+        "https://" + "a" * 253,
+        "https://" + "a" * 254,
+        "https://[::1]",
+        "https://[1.2.3.4]",
+        "https://[::1.2.3.4]",
+        "https://[00001::]",
+        "https://[::1]x",
+        "https://[v1.a]",
+        "https://h\n",
+        "https://h\u0660",
+        "https://h:\u0661",
+        "http\u017f://h",
+        "https://.",
+        "https://h!",
+        "https://*",
+        "https://%41",
+        "https://@h",
+        "https://h\\@evil",
+        "https:/h",
+        "unix:/tmp/s",
+    ],
+)
+def test_what_may_be_written_is_exactly_what_can_be_called(url: str) -> None:
+    assert (base_url_problem(url) is None) == is_origin(url)
+
+
+PIECES = [
+    "http",
+    "https",
+    "HTTPS",
+    ":",
+    "/",
+    "//",
+    "://",
+    "h",
+    "a.b",
+    "_",
+    "[",
+    "]",
+    "[::1]",
+    "::",
+    "1",
+    "443",
+    "%2F",
+    "@",
+]
+
+
+@given(
+    st.one_of(st.text(), st.lists(st.sampled_from([*PIECES, *string.printable])).map("".join)).map("https://h".__add__)
+)
+@example("https://h/{x}")
+def test_no_text_can_be_written_that_cannot_be_called(url: str) -> None:
+    assert (base_url_problem(url) is None) == is_origin(url)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_no_row_of_pieces_can_be_written_that_cannot_be_called(url: str) -> None:
+    problem = base_url_problem(url)
+    assert is_origin(url) if problem is None else not is_origin(url) or "IPv4" in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["builtin:", "builtin:Demo", "builtin:demo/..", "builtin:../internal", "builtin:demo\n"]
+)
+def test_only_a_name_stands_behind_builtin(url: str) -> None:
     assert base_url_problem(url)
 
 

@@ -205,12 +205,14 @@ CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON tollway.ledger
 CREATE FUNCTION tollway.address_problem(url text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
 DECLARE
-    host text := rtrim(lower(substring(url from '^[hH][tT][tT][pP][sS]?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:/[^?#@]*)?$')), '.');
+    -- The same grammar as in the processes that read this: what passed here and not there would stop every later edit.
+    parts text[] := regexp_match(url, '^https?://(\[[0-9A-F:.]{2,45}\]|[A-Z0-9._-]{1,253})(?::([0-9]{1,5}))?(?:/[A-Z0-9._~!$&''()*+,;=:@%-]*)*$', 'i');
+    host text := rtrim(lower(parts[1]), '.');
     address inet;
 BEGIN
     IF url ~ '^builtin:[a-z]+$' THEN
         RETURN NULL;
-    ELSIF host IS NULL OR host = '' OR url ~ '[^!-~]' THEN
+    ELSIF host IS NULL OR host = '' OR url ~ '[^!-~]' OR parts[2]::int NOT BETWEEN 1 AND 65535 THEN
         RETURN 'the address must be http(s)://host[:port][/path], without user name, query or fragment';
     ELSIF host IN ('metadata', 'metadata.google.internal', 'metadata.goog', 'instance-data') THEN
         RETURN 'link-local and metadata addresses are never accepted';
@@ -218,6 +220,9 @@ BEGIN
         RETURN 'an IPv4 address is written as four decimal numbers';
     ELSIF host ~ '^\[' OR host ~ '^[0-9.]+$' THEN
         address := btrim(host, '[]')::inet;
+        IF host ~ '^\[' AND (family(address) = 4 OR host ~ '[0-9a-f]{5}') THEN
+            RETURN 'the address holds no IP address that can be read';
+        END IF;
         IF address <<= ANY (ARRAY['169.254.0.0/16', '100.100.100.200/32', '168.63.129.16/32', '192.0.0.192/32', 'fe80::/10',
             'fd00:ec2::/32', '::ffff:169.254.0.0/112', '64:ff9b::169.254.0.0/112', '2002:a9fe::/32']::inet[]) THEN
             RETURN 'link-local and metadata addresses are never accepted';
