@@ -52,6 +52,7 @@ class Journal:
         self._started = int(started_unix * 1000)
         self._max_file_bytes = max_file_bytes
         self._waiting: list[bytes] = []
+        self._given_up = 0
         self._file = self._open()
         self._size = 0
         self.bytes_written = 0
@@ -68,6 +69,7 @@ class Journal:
         frame = _HEAD.pack(_MARK, len(body), _crc32(body)) + body
         if self._waiting:
             self._waiting.append(frame)
+            self._given_up += max(0, len(self._waiting) - MAX_WAITING)
             del self._waiting[:-MAX_WAITING]
             if not self.retry():
                 raise JournalFull
@@ -88,9 +90,11 @@ class Journal:
             return False
         return True
 
-    def close(self) -> None:
-        """Leave the file to the poster."""
+    def close(self) -> int:
+        """Leave the file to the poster. How many records are lost: those that the disk did not take to the end."""
+        self.retry()
         os.close(self._file)
+        return self._given_up + len(self._waiting)
 
     def _write(self, frame: bytes) -> None:
         if self._size >= self._max_file_bytes:

@@ -273,3 +273,25 @@ def test_memory_is_bounded_while_the_disk_is_full(
         with pytest.raises(JournalFull):
             journal.append(settlement())
     assert len(journal._waiting) == 10
+
+
+def test_closing_writes_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, disk = Journal(tmp_path, 0.0), Disk(0)
+    monkeypatch.setattr(module.os, "write", disk.write)
+    records = [settlement() for _ in range(3)]
+    for record in records:
+        with pytest.raises(JournalFull):
+            journal.append(record)
+    disk.room = 1_000_000
+    assert journal.close() == 0
+    assert read(tmp_path, abandoned=True).records == records
+
+
+def test_closing_says_how_many_records_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, 0.0)
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
+    monkeypatch.setattr(module.os, "write", Disk(0).write)
+    for _ in range(15):
+        with pytest.raises(JournalFull):
+            journal.append(settlement())
+    assert journal.close() == 15, "those that wait, and those that were given up before"
