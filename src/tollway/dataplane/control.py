@@ -16,7 +16,7 @@ MAX_REPLY = 16 * 1024 * 1024
 _TIMEOUT_S = 30.0
 _REVISION_WAIT_S = 1.0
 
-_FORWARDED = (b"authorization", b"content-type", b"accept", b"origin", b"host", b"sec-fetch-site")
+_FORWARDED = (b"authorization", b"content-type", b"accept", b"origin", b"host")
 """What the control plane needs to judge a request. It trusts its socket, so nothing else passes."""
 
 _RETURNED = (
@@ -32,7 +32,7 @@ _RETURNED = (
 async def serve_control(world: World, request: Request) -> None:
     """Relay one request. The answer to a write waits until this worker's own configuration holds it."""
     call_id = world.call_ids.next()
-    body = request.body if request.body is not None else await request.read_body()
+    body = await request.read_body(MAX_REQUEST)
     if request.path == b"/metrics":
         await report(world)
     head = [b"%b %b HTTP/1.1\r\n" % (request.method, request.path)]

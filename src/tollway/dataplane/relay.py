@@ -47,6 +47,8 @@ class Relay:
         self._stream = attempt.call.request.start(200, stream_head(attempt, now))
         self._stream.on_pause = response.pause
         self._stream.on_resume = response.resume
+        if self._stream.paused:  # the head alone was too much for the client
+            response.pause()
 
     async def run(self, held: bytes) -> None:
         """Send what was held, then all that follows, until either side ends it. Never raises UpstreamError."""
@@ -93,7 +95,7 @@ class Relay:
         self._send(frames)
         if self._decoder.failure is not None:
             raise _ProviderFailedError
-        return bool(frames)
+        return bool(frames) or not piece.startswith(b":")  # a part of a large event is something, a comment is not
 
     def _send(self, frames: bytes) -> None:
         decoder = self._decoder

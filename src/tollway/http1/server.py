@@ -9,6 +9,7 @@
 
 import asyncio
 import math
+import re
 import socket
 import ssl
 import struct
@@ -17,7 +18,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import Final, cast
 
-from tollway.http1.errors import HeadTooLarge, MessageError, SlowBody, SlowHead, TooManyConnections
+from tollway.http1.errors import BadHead, HeadTooLarge, MessageError, SlowBody, SlowHead, TooManyConnections
 from tollway.http1.exchange import ANSWERED, OPEN, STATUS_LINES, Request, ResponseStream, Upload
 from tollway.http1.head import RequestHeads
 from tollway.http1.limits import ServerLimits
@@ -33,6 +34,7 @@ CUT_S: Final = 5.0
 """How long cancelled handlers may take to end when a drain is cut."""
 
 _NEVER: Final = math.inf
+_bare_line_feed: Final = re.compile(rb"(?<!\r)\n").search
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, no seconds
@@ -242,6 +244,8 @@ class Connection(asyncio.Protocol):
             del held[:end]
             self._held = None
             self._begin(head, held)
+        elif _bare_line_feed(held, searched):
+            self._refuse(BadHead("the request head is not valid HTTP/1.1"))  # at once: it would never end
         elif self.phase != _HEAD:
             self.phase = _HEAD
             self.deadline = server.now + server.limits.head_timeout_s

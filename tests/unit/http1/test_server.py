@@ -815,3 +815,11 @@ async def test_a_drain_waits_for_what_cancelled_handlers_still_do() -> None:
         await eventually(lambda: entered)
         await running.server.drain(0)
         assert settled
+
+
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\nhost: x\n\n", b"GET / HTTP/1.1\r\nhost: x\r\n\n"])
+async def test_a_head_with_bare_line_feeds_is_refused_at_once(head: bytes) -> None:
+    async with serving() as running:
+        wire = await running.connect()
+        wire.send(head)
+        assert (await wire.answer()).status == 400
