@@ -12,6 +12,11 @@ from collections.abc import Callable
 
 from tollway.settings import ChildConfig
 
+GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""What terminals and service managers send to every process of a gateway at once: orders for the supervisor alone.
+
+It starts a child with these blocked, so that not even the first moments of one can be ended by them."""
+
 _MAX_CONFIG = 1024 * 1024  # bytes of the first line; a real one is about 2 KiB
 READY = b"ready\n"
 
@@ -21,8 +26,9 @@ def read_config() -> ChildConfig:
 
     Ends the process where there is none: the supervisor was stopped before it could tell us anything.
     """
-    # An interrupt at the terminal reaches the whole process group; what it means is the supervisor's decision.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: nothing that follows is swallowed
         line = stdin.readline(_MAX_CONFIG)
     if not line:

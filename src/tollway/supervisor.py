@@ -14,13 +14,14 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tollway.child import READY
+from tollway.child import GROUP_SIGNALS, READY
 from tollway.domain.keys import Secret
 from tollway.home import Home, StartError
+from tollway.http1.proxy import Proxies
 from tollway.observe import log
 from tollway.settings import VARIABLES, ChildConfig, Settings, read
 
@@ -76,6 +77,8 @@ class Child:
             except OSError as error:  # no memory, no descriptors: may pass
                 code = error.errno or -1
             if self._stopping.is_set():
+                if code != 0 and not self.killed:
+                    _log.error("%s failed while it was stopping", self.name, extra={"exit_code": code})
                 return
             pause = _FIRST_PAUSE_S if clock() - began > _STABLE_S else pause
             _log.error("%s died and is started again", self.name, extra={"exit_code": code, "pause_s": pause})
@@ -104,13 +107,17 @@ class Child:
 
     async def _live(self) -> int:
         environment = {name: text for name, text in os.environ.items() if name not in _SETTINGS}
-        self._process = process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            pass_fds=[self.fd],
-            env=environment,
-        )
+        signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)  # inherited: nothing ends it before it can ignore them
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=[self.fd],
+                env=environment,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
         self.config.add_done_callback(self._configure)
         try:
             await self._hear(process)
@@ -138,21 +145,24 @@ class Child:
 class Supervisor:
     """One gateway, from its first socket to its last process."""
 
-    def __init__(self, settings: Settings, home: Home, database: Database, package: str = "tollway") -> None:
+    def __init__(
+        self, settings: Settings, home: Home, database: Database, orders: "Orders", package: str = "tollway"
+    ) -> None:
         self._settings = settings
         self._home = home
         self._database = database
+        self._orders = orders
         self._package = package  # tests put stand-ins here
-        self._stopping = asyncio.Event()
-        self._cutting = asyncio.Event()
 
     async def run(self) -> int:
         """Serve until told to stop; the exit code. Raises StartError."""
+        self._orders.follow()
+        if self._orders.stopping.is_set():
+            return 0
         with contextlib.ExitStack() as stack:
             public = stack.enter_context(listen(self._settings.host, self._settings.port))
             path = stack.enter_context(self._home.control_socket())
             private = stack.enter_context(listen_privately(path))
-            obey_signals(self._stopping, self._cutting)
             control, worker = self._child("controlplane", private), self._child("dataplane", public)
             lives = [asyncio.create_task(child.run()) for child in (control, worker)]
             try:
@@ -161,8 +171,9 @@ class Supervisor:
                     await self._meanwhile(lives, self._database.keep())
             finally:
                 public.close()  # or the kernel would go on taking connections that nobody serves
-                await self._end(worker, lives[1], self._settings.drain_seconds + _GRACE_S)
-                await self._end(control, lives[0], _POSTING_S)
+                await self._end(worker, lives[1], self._settings.drain_seconds + _GRACE_S, self._orders.cutting)
+                never = asyncio.Event()  # whoever is in a hurry has no use for a bill that comes after the next start
+                await self._end(control, lives[0], _POSTING_S, never)
                 await self._database.close()
         return 1 if worker.killed or control.killed else 0
 
@@ -173,7 +184,7 @@ class Supervisor:
     async def _meanwhile(self, lives: "Sequence[asyncio.Task[None]]", work: Coroutine[Any, Any, object]) -> bool:
         """Do some work until it is done (True) or the gateway shall stop (False)."""
         working = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping = asyncio.ensure_future(self._orders.stopping.wait())
         done, _ = await asyncio.wait({working, stopping, *lives}, return_when=asyncio.FIRST_COMPLETED)
         for task in (working, stopping):
             if task not in done:
@@ -212,25 +223,28 @@ class Supervisor:
         if settings.redis_url is not None:
             _log.warning("REDIS_URL is not used yet")
 
-    async def _end(self, child: Child, life: "asyncio.Task[None]", within_s: float) -> None:
+    async def _end(self, child: Child, life: "asyncio.Task[None]", within_s: float, cutting: asyncio.Event) -> None:
+        """Stop a child and wait for its end, at most so long; once ``cutting`` is set, not for its running calls."""
         child.stop()
-        cutting = asyncio.ensure_future(self._cutting.wait())
-        done, _ = await asyncio.wait({life, cutting}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        told = asyncio.ensure_future(cutting.wait())
+        done, _ = await asyncio.wait({life, told}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         if life not in done:
-            if cutting in done:
+            if told in done:
                 child.cut()
                 await asyncio.wait({life}, timeout=_GRACE_S)
             if not life.done():
                 child.kill()
                 await asyncio.wait({life})
-        cutting.cancel()
+        told.cancel()
 
 
 def serve(environ: Mapping[str, str]) -> int:
     """The whole life of a gateway; its exit code. A setting that cannot be used is one line on standard error and 2."""
+    orders = Orders()
     settings = read(environ)
-    if not isinstance(settings, Settings):
-        for problem in settings:
+    problems = list(proxy_problems(environ)) if isinstance(settings, Settings) else settings
+    if not isinstance(settings, Settings) or problems:
+        for problem in problems:
             print(f"tollway: {problem}", file=sys.stderr)
         return 2
     raise_limits()
@@ -238,7 +252,7 @@ def serve(environ: Mapping[str, str]) -> int:
     try:
         home = Home(settings.home)
         with home.locked():
-            return asyncio.run(_serve(settings, home))
+            return asyncio.run(_serve(settings, home, orders))
     except StartError as error:
         writer.stop()
         print(f"tollway: {error}", file=sys.stderr)
@@ -247,10 +261,18 @@ def serve(environ: Mapping[str, str]) -> int:
         writer.stop()
 
 
-async def _serve(settings: Settings, home: Home) -> int:
+async def _serve(settings: Settings, home: Home, orders: "Orders") -> int:
     from tollway.database import database_of  # brings the driver: after the cheap checks
 
-    return await Supervisor(settings, home, database_of(settings, home)).run()
+    return await Supervisor(settings, home, database_of(settings, home), orders).run()
+
+
+def proxy_problems(environ: Mapping[str, str]) -> Iterator[str]:
+    """Why a worker could not use the proxies of the environment; one line that names the variable."""
+    try:
+        Proxies.read(environ)
+    except ValueError as error:
+        yield str(error)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -289,21 +311,38 @@ def listen_privately(path: Path) -> socket.socket:
     return listener
 
 
-def obey_signals(stopping: asyncio.Event, cutting: asyncio.Event) -> None:
-    """SIGTERM, SIGINT and SIGHUP stop; a second SIGINT, from somebody who waits at a terminal, cuts the drain short."""
-    loop = asyncio.get_running_loop()
+class Orders:
+    """What the operator wants, from the first moment on: make it before anything else.
 
-    def interrupt() -> None:
-        if stopping.is_set():
-            cutting.set()
-        else:
-            _log.info("finishing what runs; interrupt once more to cut it short")
-        stopping.set()
+    SIGTERM, SIGINT and SIGHUP stop; a second SIGINT, from somebody who waits at a terminal, cuts the drain short.
+    """
 
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks to ignore it
-        loop.add_signal_handler(signal.SIGHUP, stopping.set)
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.cutting = asyncio.Event()
+        numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup asks to ignore it
+            numbers.remove(signal.SIGHUP)
+        self._numbers = sorted(numbers)
+        for number in self._numbers:
+            signal.signal(number, self._note)
+
+    def follow(self) -> None:
+        """Go on in the running loop, which from now on wakes up for them."""
+        loop = asyncio.get_running_loop()
+        for number in self._numbers:
+            loop.add_signal_handler(number, self._take, number)
+
+    def _note(self, *_: object) -> None:
+        self.stopping.set()  # nothing runs yet that could be cut short, and nobody waits yet for the event
+
+    def _take(self, number: int) -> None:
+        if number == signal.SIGINT:
+            if self.stopping.is_set():
+                self.cutting.set()
+            else:
+                _log.info("finishing what runs; interrupt once more to cut it short")
+        self.stopping.set()
 
 
 def raise_limits() -> None:

@@ -45,6 +45,8 @@ async def serve(name, config):
     while (config.settings.home / f"deaf-{name}").exists():
         await asyncio.sleep(0.01)
     note("cut" if line.cut.is_set() else "ended")
+    if (config.settings.home / f"failing-{name}").exists():
+        sys.exit(4)
 
 async def hello(reader, writer):
     writer.write(b"hello")
@@ -52,7 +54,7 @@ async def hello(reader, writer):
 '''
 
 GATEWAY = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from tollway import supervisor
 from tollway.domain.keys import Secret
 from tollway.home import Home
@@ -81,7 +83,10 @@ settings = read(os.environ)
 writer = log.start("supervisor", settings.log_level, settings.secrets)
 home = Home(settings.home)
 with home.locked():
-    code = asyncio.run(supervisor.Supervisor(settings, home, Database(), "standin").run())
+    orders = supervisor.Orders()
+    if (home.path / "early-signal").exists():
+        os.kill(os.getpid(), signal.SIGTERM)
+    code = asyncio.run(supervisor.Supervisor(settings, home, Database(), orders, "standin").run())
 writer.stop()
 sys.exit(code)
 """
@@ -230,12 +235,76 @@ def test_a_second_sigterm_does_not_cut_the_drain_short(standin: Start) -> None:
 def test_a_second_interrupt_cuts_the_drain_short(standin: Start) -> None:
     gateway = standin().start()
     gateway.mark("busy-dataplane")
+    posting = gateway.mark("busy-controlplane")
     os.killpg(gateway.process.pid, signal.SIGINT)  # as a terminal does it: to every process of the group
     gateway.await_event("dataplane stopping")
     os.killpg(gateway.process.pid, signal.SIGINT)
+    gateway.await_event("dataplane cut")
+    gateway.await_event("controlplane stopping")
+    posting.unlink()
     assert gateway.wait() == 0
-    assert "dataplane cut" in gateway.events
+    assert "controlplane ended" in gateway.events, "what was cut is still posted"
     assert "Traceback" not in gateway.errors()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_the_whole_group_is_an_order_to_the_supervisor_alone(
+    standin: Start, number: signal.Signals
+) -> None:
+    gateway = standin().start()
+    busy = gateway.mark("busy-dataplane")
+    os.killpg(gateway.process.pid, number)
+    gateway.await_event("dataplane stopping")
+    os.killpg(gateway.process.pid, signal.SIGTERM)
+    os.killpg(gateway.process.pid, signal.SIGHUP)
+    busy.unlink()
+    assert gateway.wait() == 0
+    assert [event for event in gateway.events if event.endswith("ended")] == ["dataplane ended", "controlplane ended"]
+    assert "failed" not in gateway.errors()
+
+
+def test_a_group_signal_cannot_end_a_child_that_has_only_just_begun(standin: Start) -> None:
+    gateway = standin()
+    gateway.mark("database-away")
+    gateway.start(ready=False)
+    gateway.await_event("database opening")
+    os.killpg(gateway.process.pid, signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert "failed" not in gateway.errors()
+
+
+def test_a_child_that_fails_while_it_is_stopping_is_logged(standin: Start) -> None:
+    gateway = standin().start()
+    gateway.mark("failing-dataplane")
+    gateway.send(signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert "dataplane failed while it was stopping" in gateway.errors()
+
+
+def test_a_signal_before_anything_runs_ends_it_cleanly(standin: Start) -> None:
+    gateway = standin()
+    gateway.mark("early-signal")
+    gateway.start(ready=False)
+    assert gateway.wait() == 0
+    assert gateway.events == [], "nothing was even begun"
+
+
+def test_signals_are_obeyed_before_the_settings_are_read() -> None:
+    """The first order of the whole program; what follows may take long."""
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from tollway import supervisor
+
+        def read(environ):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                os.kill(os.getpid(), number)
+            return ["still here"]
+
+        supervisor.read = read
+        sys.exit(supervisor.serve({}))
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stderr) == (2, b"tollway: still here\n")
 
 
 def test_a_child_that_does_not_end_is_killed_and_the_exit_code_says_so(standin: Start) -> None:
@@ -355,6 +424,15 @@ def test_a_taken_port_is_one_line_and_exit_code_2(tmp_path: Path, host: str) -> 
         done = serve({"TOLLWAY_HOME": str(tmp_path / "home"), "HOST": host, "PORT": str(port)})
     assert done.returncode == 2
     assert done.stderr == f"tollway: PORT: {port} on {host} is already in use\n"
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "HTTP_PROXY"])
+def test_a_proxy_that_cannot_be_used_is_one_line_and_exit_code_2(tmp_path: Path, name: str) -> None:
+    done = serve({"TOLLWAY_HOME": str(tmp_path / "home"), name: "socks5://user:secret@127.0.0.1:1080"})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"tollway: {name}: ")
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr
 
 
 def test_a_home_that_is_a_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

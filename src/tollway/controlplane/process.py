@@ -6,7 +6,6 @@ Never on the way of a request: what it does may take milliseconds, and while it 
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Iterator
 
@@ -34,7 +33,6 @@ _log = logging.getLogger("tollway.control")
 def main() -> int:
     """Work as the first line of standard input says until told to stop; 0 after a clean end."""
     config = read_config()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends after the workers, when the supervisor says so
     writer = log.start("control-plane", config.settings.log_level, config.secrets)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what matters of it app.py says in its own words
     try:
