@@ -1,6 +1,8 @@
 """kill -9 of each process and of all of them: service returns by itself, and the books are complete."""
 
 import asyncio
+import contextlib
+import os
 import signal
 from decimal import Decimal
 
@@ -153,6 +155,71 @@ async def test_a6_terminating_under_load_loses_nothing(start_gateway: StartGatew
     assert await asyncio.to_thread(gateway.wait) == 0
     gateway.start()
     await tenant.cost_becomes("0.05")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_to_the_whole_group_cuts_no_stream(start_gateway: StartGateway, number: signal.Signals) -> None:
+    """As systemd sends it by default, and a terminal that is closed."""
+    gateway = start_gateway()
+    tenant = await new_tenant(gateway)
+    gate = Gate()
+    tenant.openai.answers(openai_stream(["a", gate, "b"], Bill(1000, 0)))
+    async with tenant.stream() as stream:
+        assert await stream.next_text() == "a"
+        os.killpg(gateway.process.pid, number)
+        await refuses_connections(gateway)
+        gate.open()
+        assert (await stream.events())[-1] == "[DONE]"
+    assert await asyncio.to_thread(gateway.wait) == 0
+    assert "failed" not in gateway.stderr
+    gateway.start()
+    await tenant.cost_becomes("0.001")
+
+
+async def refuses_connections(gateway: Gateway) -> None:
+    """Wait until the drain has begun."""
+    for _ in range(1500):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        except ConnectionError:
+            return
+        writer.close()
+        await asyncio.sleep(0.01)
+    raise AssertionError("it still takes connections")
+
+
+async def test_a_worker_that_waits_for_its_first_configuration_can_be_stopped(start_gateway: StartGateway) -> None:
+    """PostgreSQL hangs, and the worker has just been started again."""
+    gateway = start_gateway(DRAIN_SECONDS="1")
+    await new_tenant(gateway)
+    postmaster = gateway.postmaster()
+    assert postmaster is not None
+    old = gateway.child("tollway.dataplane")
+    stopped = [postmaster, *postmaster.children()]
+    for process in stopped:
+        process.suspend()
+    try:
+        old.kill()
+        old.wait(10)
+        worker = gateway.child("tollway.dataplane")
+        await in_its_loop(worker)
+        gateway.terminate()
+        await asyncio.to_thread(worker.wait, 5)
+    finally:
+        for process in reversed(stopped):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+    assert await asyncio.to_thread(gateway.wait, 60) == 0
+    assert "is killed" not in gateway.stderr
+
+
+async def in_its_loop(worker: psutil.Process) -> None:
+    """Wait until it tries to reach PostgreSQL."""
+    for _ in range(1500):
+        if worker.net_connections("inet"):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it does not connect")
 
 
 async def test_a_paused_gateway_goes_on_where_it_stood(start_gateway: StartGateway) -> None:

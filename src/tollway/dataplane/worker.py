@@ -66,13 +66,15 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
     router = Router(world)
     server = Server(router.serve, server_limits(config.settings), router.render_error, router.report_crash)
     world.server = server
-    await configuration.start()
-    await server.start(inherited_socket(config), tls_context(config.settings))
-    background = [asyncio.create_task(keep_house(world)), asyncio.create_task(keep_reporting(world))]
-    gc.collect()
-    gc.freeze()  # what is here now stays as long as the process does: the collector need not look at it again
-    line.announce_ready()
+    background: list[asyncio.Task[None]] = []
     try:
+        if not await configured(configuration, line):
+            return
+        await server.start(inherited_socket(config), tls_context(config.settings))
+        background += [asyncio.create_task(keep_house(world)), asyncio.create_task(keep_reporting(world))]
+        gc.collect()
+        gc.freeze()  # what is here now stays as long as the process does: the collector need not look at it again
+        line.announce_ready()
         await line.stop.wait()
         world.draining = True
         _log.info("draining: %d connections", server.connections)
@@ -82,7 +84,21 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
             task.cancel()
         client.close()
         await configuration.close()
-        journal.close()
+        if lost := journal.close():
+            _log.error("%d settlements are lost: the disk did not take them to the end", lost)
+
+
+async def configured(configuration: Configuration, line: SupervisorLine) -> bool:
+    """Wait for the first configuration, however long the database is away; False when told to stop before it came."""
+    starting = asyncio.create_task(configuration.start())
+    stopping = asyncio.create_task(line.stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        return False
+    await starting  # raises what went wrong
+    return True
 
 
 async def drain(world: World, server: Server, line: SupervisorLine, seconds: float) -> None:
