@@ -405,7 +405,9 @@ def test_while_the_database_is_away_it_says_so_and_recovers(start: Start, postgr
         control = start(relay.url)
         made = control.post("/api/generate-virtual-key").json
         relay.cut()
-        assert control.post("/api/generate-virtual-key").refusal == (503, "database_unavailable", None)
+        refused = control.post("/api/generate-virtual-key")
+        assert refused.refusal == (503, "database_unavailable", None)
+        assert refused.headers["retry-after"] == "1"
         Journal(control.journals, time.time()).append(settlement(made["id"], "while it was away"))
         eventually(lambda: b"tollway_database_up 0.0" in control.call("GET", "/metrics").body, "not noticed")
         relay.mend()
