@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from tollway.domain.keys import Secret
+from tollway.routing.snapshot import BUILTIN, base_url_problem
 
 _DAY_S = 86_400.0  # longer than any sensible wait; keeps a slip of the pen from meaning "for ever"
 _MAX_SHOWN = 40  # characters of a refused value that an error line repeats
@@ -282,9 +283,9 @@ def _redis_url(text: str) -> Secret:
 
 
 def _base_url(text: str) -> str:
-    url = _url(text, ("https://", "http://"))
-    if not url.hostname or url.username is not None or url.password is not None or url.query or url.fragment:
-        raise ValueError("must be http(s)://host[:port][/path] without user name, query or fragment")
+    problem = base_url_problem(text)
+    if problem is not None or text.startswith(BUILTIN):
+        raise ValueError(problem or "must be an address")
     return text.rstrip("/")
 
 

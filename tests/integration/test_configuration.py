@@ -173,6 +173,23 @@ async def test_a_lost_notification_costs_no_more_than_the_poll(
         await until(lambda: grant(configuration, made) is not None)
 
 
+async def test_a_start_leaves_out_what_cannot_be_compiled_and_says_so(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(postgres_url) as psql:
+        # Past all triggers and constraints, as a restored dump or a superuser could.
+        await psql.execute("SET session_replication_role = replica")
+        await psql.execute("UPDATE tollway.providers SET api_base = 'ftp://x' WHERE name = 'openai'")
+    configuration = Configuration(postgres_url)
+    await configuration.start()
+    try:
+        assert "mistral-small-latest" in configuration.snapshot.routes
+        assert "gpt-4o" not in configuration.snapshot.routes
+        assert "left out until it is mended: provider 'openai'" in caplog.text
+    finally:
+        await configuration.close()
+
+
 async def test_models_that_cannot_be_compiled_leave_the_last_good_ones_and_hold_up_no_key(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

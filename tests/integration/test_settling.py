@@ -138,6 +138,18 @@ async def test_a_stream_of_a_key_whose_time_passes_in_the_middle_of_it_ends(tena
     await tenant.cost_becomes(row["cost"])
 
 
+async def test_a_stream_ends_at_an_expiry_that_was_set_after_it_began(tenant: Tenant) -> None:
+    tenant.openai.answers(openai_stream(["a", HANG]))
+    async with tenant.stream() as stream:
+        await stream.next_text()
+        edit = "UPDATE tollway.virtual_keys SET expires_at = now() + interval '1 second' WHERE id = $1"
+        await tenant.gateway.sql(edit, tenant.key_id)
+        await tenant.gateway.configuration_is_live()
+        async with asyncio.timeout(4):
+            (last,) = await stream.events()
+    assert json.loads(last)["error"]["code"] == "expired_api_key"
+
+
 # Clients that hang up before they were answered
 
 
@@ -181,10 +193,11 @@ async def test_a_client_that_hangs_up_before_its_provider_is_reached_pays_nothin
     await tenant.cost_becomes("0")
 
 
-async def test_a_client_that_hangs_up_while_a_refusal_trickles_in_pays_nothing(tenant: Tenant) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_hangs_up_while_a_refusal_trickles_in_pays_nothing(tenant: Tenant, stream: bool) -> None:
     gate = Gate()
     tenant.openai.answers(raw(head(429, {**JSON, "content-length": "100"}), b'{"error":', gate))
-    async with waiting_client(tenant, stream=True):
+    async with waiting_client(tenant, stream=stream):
         await gate.reached()
         await everything_arrived_is_handled(tenant.gateway)
     await tenant.openai.hang_ups.reaches(1)

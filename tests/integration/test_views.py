@@ -250,6 +250,7 @@ async def test_within_a_transaction_models_come_in_any_order(postgres_url: str) 
     [
         ("provider = 'nobody'", "provider is known"),
         ('"inputCostPer1k" = -0.1', "input cost is a finite number, zero or more"),
+        ('"inputCostPer1k" = 1e-1001', "input cost has at most 1000 decimals"),
         ("\"outputCostPer1k\" = 'NaN'", "output cost is a finite number, zero or more"),
         ("\"inputCostPer1k\" = 'Infinity'", "input cost is a finite number, zero or more"),
         ("name = NULL", "null value"),

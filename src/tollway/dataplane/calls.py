@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tollway.admission.allowances import Hold
 from tollway.dataplane.upstreams import Upstream
+from tollway.http1.answer import Answer
 from tollway.http1.server import Request
 from tollway.routing.snapshot import KeyGrant, Snapshot, Target
 from tollway.wire.chat_request import ChatCall
@@ -32,6 +33,7 @@ class Call:
         "attempts",
         "chat",
         "cut",
+        "expires_at",
         "grant",
         "hold",
         "id",
@@ -66,6 +68,8 @@ class Call:
         self.grant = grant
         self.started = started
         self.started_unix = started_unix
+        self.expires_at = grant.expires_at
+        """Unix seconds; what the key's row says now, where the call is long."""
         self.attempts = 0
         self.cut: Cut | None = None
         """Why the gateway itself ends the call; set before its task is cancelled."""
@@ -85,6 +89,7 @@ class Attempt:
     """One try at one provider."""
 
     __slots__ = (
+        "answer",
         "call",
         "credential",
         "deadline",
@@ -92,7 +97,6 @@ class Attempt:
         "first_byte_at",
         "message",
         "number",
-        "sent",
         "started",
         "status",
         "upstream",
@@ -107,14 +111,14 @@ class Attempt:
         self.started = now
         self.deadline = deadline
         """Loop time at which the whole call, with all its attempts, is over."""
-        self.sent = False
-        """Whether any of it has left for the provider."""
+        self.answer: Answer | None = None
+        """What comes back, from the moment at which the request has left for the provider."""
         self.entered = False
         """Whether the books have it."""
         self.first_byte_at = 0.0
         self.status = 0
         """The provider's HTTP status, 0 while there is none."""
 
-    def note_sent(self) -> None:
+    def note_sent(self, answer: Answer) -> None:
         """The request has been handed to a connection."""
-        self.sent = True
+        self.answer = answer

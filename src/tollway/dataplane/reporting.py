@@ -49,8 +49,7 @@ def cut_expired(world: World) -> None:
     """End the streams of keys whose time is over."""
     now_unix = time.time()
     for call in list(world.calls):
-        expires_at = call.grant.expires_at
-        if expires_at is not None and now_unix >= expires_at and call.chat.stream:
+        if call.expires_at is not None and now_unix >= call.expires_at and call.chat.stream:
             cut(world, call, Cut.EXPIRED)
 
 
@@ -60,7 +59,9 @@ def cut_revoked(world: World) -> None:
     for call in list(world.calls):
         authorization = call.request.headers.get(b"authorization")
         grant = authenticate(authorization, configuration.snapshot, world.hasher, now_unix, fresh=configuration.fresh)
-        if not isinstance(grant, KeyGrant | KeysUnavailable) and call.chat.stream:
+        if isinstance(grant, KeyGrant):
+            call.expires_at = grant.expires_at
+        elif not isinstance(grant, KeysUnavailable) and call.chat.stream:
             cut(world, call, Cut.EXPIRED if isinstance(grant, ExpiredKey) else Cut.REVOKED)
 
 

@@ -56,7 +56,9 @@ class Answer(Struct, eq=False):
     sent: bool = True
     """False while a request's body is still being sent piece by piece."""
 
-    def send(self, connection: Line, message: bytes, on_sent: Callable[[], None] | None = None) -> asyncio.Future[None]:
+    def send(
+        self, connection: Line, message: bytes, on_sent: "Callable[[Answer], None] | None" = None
+    ) -> asyncio.Future[None]:
         """Send the request; the future is done when the caller can be answered, by ``status`` or by ``error``."""
         loop = asyncio.get_running_loop()
         self.connection = connection
@@ -65,7 +67,7 @@ class Answer(Struct, eq=False):
         self.waiter = waiter = loop.create_future()
         connection.begin(self, message)
         if on_sent is not None:
-            on_sent()
+            on_sent(self)
         return waiter
 
     def begun(self) -> None:
@@ -225,7 +227,7 @@ class StreamedResponse(Answer, eq=False):
         super().ended(error)
 
     async def upload(
-        self, connection: Line, head: bytes, body: AsyncIterable[bytes], on_sent: Callable[[], None] | None
+        self, connection: Line, head: bytes, body: AsyncIterable[bytes], on_sent: "Callable[[Answer], None] | None"
     ) -> None:
         """Send a request as its body comes, at the upstream's pace, until the answer's head is there."""
         loop = asyncio.get_running_loop()

@@ -26,8 +26,8 @@ class Client:
 
     ``first_byte_s`` is counted from sending to the first byte of the body, ``idle_s`` from piece to piece,
     ``deadline`` is loop time for everything; each is judged every quarter of a second. ``max_body`` is in bytes.
-    ``on_sent`` is called when the request has been handed to a connection, at the repeat once more: a call that ends
-    without it has cost the upstream nothing.
+    ``on_sent`` gets the answer to be as soon as the request has been handed to a connection, at the repeat once more: a
+    call that ends without it has cost the upstream nothing, and one that is cancelled finds there what had come.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Client:
         first_byte_s: float | None = None,
         idle_s: float | None = None,
         max_body: int | None = None,
-        on_sent: Callable[[], None] | None = None,
+        on_sent: Callable[[Answer], None] | None = None,
     ) -> Coroutine[Any, Any, Response]:
         """Send ``message``, a whole request, and return the whole answer."""
         limits = self._limits
@@ -76,7 +76,7 @@ class Client:
         first_byte_s: float | None = None,
         idle_s: float | None = None,
         max_body: int | None = None,
-        on_sent: Callable[[], None] | None = None,
+        on_sent: Callable[[Answer], None] | None = None,
     ) -> Coroutine[Any, Any, StreamedResponse]:
         """Send ``message``, a whole request, and return the answer as soon as its head is there."""
         return self._exchange(
@@ -93,7 +93,7 @@ class Client:
         first_byte_s: float | None = None,
         idle_s: float | None = None,
         max_body: int | None = None,
-        on_sent: Callable[[], None] | None = None,
+        on_sent: Callable[[Answer], None] | None = None,
     ) -> StreamedResponse:
         """Send ``head``, then the pieces of ``body`` as they are and as fast as the upstream takes them.
 
@@ -139,7 +139,7 @@ class Client:
         )
 
     async def _exchange(
-        self, answer: _Answer, origin: Origin, message: bytes, on_sent: Callable[[], None] | None
+        self, answer: _Answer, origin: Origin, message: bytes, on_sent: Callable[[Answer], None] | None
     ) -> _Answer:
         """Send the request, and return the answer when its caller can have it.
 

@@ -5,7 +5,7 @@ import re
 from typing import Final, NamedTuple, Self
 
 _URL: Final = re.compile(
-    r"(?P<scheme>(?i:https?))://"
+    r"(?P<scheme>(?ai:https?))://"
     r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)",

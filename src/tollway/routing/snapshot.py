@@ -236,7 +236,7 @@ def compile_snapshot(
     targets: dict[str, Target] = {}
     fallbacks: dict[str, Sequence[str]] = {}
     for row in models:
-        where = f"model {row.name!r}"
+        where = _where(row)
         provider = compiled.get(row.provider)
         if provider is None:
             problems.append(Problem(where, f"there is no provider {row.provider!r}"))
@@ -263,12 +263,30 @@ def compile_snapshot(
     return Snapshot(revision, keys, routes, compiled)
 
 
+def compile_what_can_be(
+    revision: int, keys: Mapping[KeyHash, KeyGrant], providers: Iterable[ProviderRow], models: Iterable[ModelRow]
+) -> tuple[Snapshot, list[Problem]]:
+    """The configuration without the rows that cannot be used, and why not: for a start, which has no last good one."""
+    providers, models = list(providers), list(models)
+    problems: list[Problem] = []
+    while isinstance(compiled := compile_snapshot(revision, keys, providers, models), list):
+        problems += compiled
+        at_fault = {problem.where for problem in compiled}
+        providers = [row for row in providers if _where(row) not in at_fault]
+        models = [row for row in models if _where(row) not in at_fault]
+    return compiled, problems
+
+
+def _where(row: ProviderRow | ModelRow) -> str:
+    return f"{'provider' if isinstance(row, ProviderRow) else 'model'} {row.name!r}"
+
+
 def _provider(row: ProviderRow, problems: list[Problem]) -> Provider:
     reason = base_url_problem(row.api_base)
     if row.dialect not in DIALECTS:
         reason = f"there is no dialect {row.dialect!r}"
     if reason is not None:
-        problems.append(Problem(f"provider {row.name!r}", reason))
+        problems.append(Problem(_where(row), reason))
     return Provider(row.name, row.dialect, row.api_base.rstrip("/"), row.api_version)
 
 

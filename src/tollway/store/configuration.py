@@ -29,6 +29,7 @@ from tollway.routing.snapshot import (
     ProviderRow,
     Snapshot,
     compile_snapshot,
+    compile_what_can_be,
     grants,
 )
 from tollway.store.postgres import connect, query
@@ -217,18 +218,23 @@ class Configuration:
             if isinstance(compiled, Snapshot):
                 self.snapshot, self._routing, self.problems = compiled, routing, ()
                 return
-            self._report(tuple(compiled))
+            if self._routing is None:
+                self.snapshot, left_out = compile_what_can_be(revision, keys, routing.providers, routing.models)
+                self._routing = routing
+                self._report(tuple(left_out), "left out until it is mended")
+                return
+            self._report(tuple(compiled), "the last good models and providers stay in force")
         else:
             self.problems = ()
         if keys is not before.keys or revision != before.revision:
             self.snapshot = msgspec.structs.replace(before, revision=revision, keys=keys)
 
-    def _report(self, problems: tuple[Problem, ...]) -> None:
+    def _report(self, problems: tuple[Problem, ...], consequence: str) -> None:
         if problems == self.problems:
             return
         self.problems = problems
         for problem in problems:
-            _log.error("the last good models and providers stay in force: %s", problem)
+            _log.error("%s: %s", consequence, problem)
         if self._on_problem is not None:
             self._on_problem(problems)
 

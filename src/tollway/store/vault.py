@@ -66,6 +66,8 @@ class Vault:
             return None
         try:
             sealed = base64.b64decode(body, altchars=b"-_", validate=True)
+            if base64.urlsafe_b64encode(sealed).decode() != body:
+                return None  # other letters for the same bytes: not what was stored
             plain = self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to.encode())
         except (binascii.Error, ValueError, InvalidTag):
             return None

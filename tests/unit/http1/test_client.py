@@ -241,7 +241,7 @@ async def test_the_caller_hears_of_each_time_its_request_is_sent(streamed: bool)
             call = client.open if streamed else client.fetch
             for _ in range(2):
                 response = await call(
-                    upstream.origin, POST, deadline=soon(), on_sent=lambda: heard.append(len(upstream.requests))
+                    upstream.origin, POST, deadline=soon(), on_sent=lambda _: heard.append(len(upstream.requests))
                 )
                 if isinstance(response, StreamedResponse):
                     await response.read_all(10)
@@ -255,7 +255,7 @@ async def test_a_request_that_finds_no_connection_was_not_sent(streamed: bool) -
     async with fresh_client() as client:
         call = client.open if streamed else client.fetch
         with pytest.raises(ConnectFailed):
-            await call(origin, POST, deadline=soon(), on_sent=lambda: pytest.fail("it was not sent"))
+            await call(origin, POST, deadline=soon(), on_sent=lambda _: pytest.fail("it was not sent"))
 
 
 async def test_the_repeat_never_uses_another_kept_connection() -> None:

@@ -41,7 +41,7 @@ async def test_the_pieces_of_a_body_go_out_as_they_come() -> None:
         fresh_client() as client,
     ):
         response = await client.open_upload(
-            upstream.origin, HEAD % 6, body(), deadline=soon(), on_sent=lambda: order.append("sent")
+            upstream.origin, HEAD % 6, body(), deadline=soon(), on_sent=lambda _: order.append("sent")
         )
         assert order == ["sent", "one", "two"]
         assert await response.read_all(10) == b"hi"

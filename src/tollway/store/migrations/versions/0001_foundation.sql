@@ -65,11 +65,14 @@ CREATE TABLE tollway.models (
     fallback text,
     -- NaN and Infinity are greater than every number, in every version of PostgreSQL.
     input_cost_per_1k numeric
-        CONSTRAINT "input cost is a finite number, zero or more" CHECK (input_cost_per_1k BETWEEN 0 AND 1e9),
+        CONSTRAINT "input cost is a finite number, zero or more" CHECK (input_cost_per_1k BETWEEN 0 AND 1e9)
+        CONSTRAINT "input cost has at most 1000 decimals" CHECK (scale(input_cost_per_1k) <= 1000),
     output_cost_per_1k numeric
-        CONSTRAINT "output cost is a finite number, zero or more" CHECK (output_cost_per_1k BETWEEN 0 AND 1e9),
+        CONSTRAINT "output cost is a finite number, zero or more" CHECK (output_cost_per_1k BETWEEN 0 AND 1e9)
+        CONSTRAINT "output cost has at most 1000 decimals" CHECK (scale(output_cost_per_1k) <= 1000),
     cached_input_cost_per_1k numeric
-        CONSTRAINT "cached input cost is a finite number, zero or more" CHECK (cached_input_cost_per_1k BETWEEN 0 AND 1e9),
+        CONSTRAINT "cached input cost is a finite number, zero or more" CHECK (cached_input_cost_per_1k BETWEEN 0 AND 1e9)
+        CONSTRAINT "cached input cost has at most 1000 decimals" CHECK (scale(cached_input_cost_per_1k) <= 1000),
     changed_in xid8 NOT NULL
 );
 COMMENT ON COLUMN tollway.models.upstream_name IS 'the provider''s name of the model; NULL: the same name';
