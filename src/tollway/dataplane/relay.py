@@ -91,11 +91,17 @@ class Relay:
 
     def _feed(self, piece: bytes) -> bool:
         """The next piece of the provider's answer, straight from its connection; whether there was anything in it."""
-        frames = self._decoder.feed(piece)
-        self._send(frames)
-        if self._decoder.failure is not None:
-            raise _ProviderFailedError
-        return bool(frames) or not piece.startswith(b":")  # a part of a large event is something, a comment is not
+        decoder = self._decoder
+        frames = decoder.feed(piece)
+        if decoder.done or decoder.failure is not None:
+            self._send(frames)
+            if decoder.failure is not None:
+                raise _ProviderFailedError
+        elif frames:
+            self._stream.write(frames)
+        else:
+            return not piece.startswith(b":")  # a part of a large event is something, a comment is not
+        return True
 
     def _send(self, frames: bytes) -> None:
         decoder = self._decoder

@@ -130,6 +130,7 @@ _decode_any_chunk = decoder(_AnyChunk)
 
 _LF = 0x0A
 _NULL_USAGE = b',"usage":null'
+_NULL_BYTES = len("null")
 _SAYS_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
@@ -164,7 +165,7 @@ class OpenAIStream(ChatStream):
                     and delta.reasoning_content is UNSET
                     and delta.refusal is UNSET
                     and delta.function_call is None
-                    and not is_null(content)
+                    and (len(content) != _NULL_BYTES or not is_null(content))
                 ):
                     self.content_bytes += len(content) - 2  # without the quotes
                 else:
