@@ -23,6 +23,8 @@ class _Turn:
     busy: load.Load
     alone: load.Load
     worker_us: float
+    alone_us: float
+    """As ``worker_us``, with one connection: one request at a time, so every program sleeps and wakes for each."""
     background_us: dict[str, float]
     share: float
 
@@ -82,12 +84,15 @@ def _turn(run: Run, program: Program) -> _Turn:
     worker = processes.cpu_s(program.worker) - worker
     run.wait_until_quiet(program)  # its work for these requests counts to the end
     background = {name: after - background[name] for name, after in program.background_cpu_s().items()}
+    worker_alone = processes.cpu_s(program.worker)
     alone = load.run(program, _LATENCY_LOAD_S, 1, run.place.folder)
+    worker_alone = processes.cpu_s(program.worker) - worker_alone
     run.wait_until_quiet(program)
     return _Turn(
         busy,
         alone,
         worker_us=worker / busy.requests * 1e6,
+        alone_us=worker_alone / alone.requests * 1e6,
         background_us={name: seconds / busy.requests * 1e6 for name, seconds in background.items()},
         share=worker / busy.seconds,
     )
@@ -118,6 +123,7 @@ def _cpu(turns: Mapping[str, Sequence[_Turn]], target: float | None = None) -> l
     ]
     return [
         Measure("CPU per request", "µs", _each(turns, lambda turn: turn.worker_us), ratio_at_most=target),
+        Measure("CPU per request, one connection", "µs", _each(turns, lambda turn: turn.alone_us)),
         *background,
         Measure("CPU per request, background included", "µs", _each(turns, lambda turn: turn.everything_us)),
         Measure("requests per second", "1/s", _each(turns, lambda turn: turn.busy.requests / turn.busy.seconds)),
