@@ -17,7 +17,7 @@ from tollway.accounting.posting import Poster
 from tollway.child import SupervisorLine, read_config
 from tollway.controlplane.app import control_plane
 from tollway.controlplane.pricing import follow_prices
-from tollway.controlplane.request_log import log_attempts
+from tollway.controlplane.request_log import RequestLog
 from tollway.database import AWAY, vault_of
 from tollway.observe import log
 from tollway.settings import ChildConfig
@@ -52,7 +52,7 @@ async def serve(config: ChildConfig) -> None:
     pool = await _pool(config, line.stop)
     if pool is None:
         return
-    poster = Poster(pool, config.journals, log_attempts if config.settings.log_requests else None)
+    poster = Poster(pool, config.journals, RequestLog() if config.settings.log_requests else None)
     vault = vault_of(config.settings, config.encryption_key)
     server = Server(control_plane(config.settings, pool, vault, poster.figures))
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=config.listen_fd)]))

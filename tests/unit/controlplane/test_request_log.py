@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from tollway.accounting.records import Settlement
-from tollway.controlplane.request_log import log_attempts
+from tollway.controlplane.request_log import MAX_LINES_PER_S, RequestLog
 from tollway.observe.log import LogFormat
 from tollway.observe.redact import Redactor
 
@@ -43,7 +43,7 @@ FAILED = Settlement(
 
 def test_an_attempt_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tollway.requests"):
-        log_attempts([FAILED])
+        RequestLog()([FAILED])
     (record,) = caplog.records
     line = json.loads(LogFormat("control-plane", False, Redactor()).line(record))
     for volatile in ("time", "level", "process", "logger"):
@@ -70,3 +70,18 @@ def test_an_attempt_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
         "revision": 7,
         "cause": "the client left",
     }
+
+
+def test_a_flood_is_counted_instead_of_printed(caplog: pytest.LogCaptureFixture) -> None:
+    now = [10.0]
+    log = RequestLog(lambda: now[0])
+    with caplog.at_level(logging.INFO, "tollway.requests"):
+        log([FAILED] * (MAX_LINES_PER_S - 1))
+        log([FAILED] * 100)
+        assert len(caplog.records) == MAX_LINES_PER_S
+        now[0] = 11.0
+        log([FAILED])
+    assert [record.getMessage() for record in caplog.records[MAX_LINES_PER_S:]] == [
+        "99 more attempts ended, too many for a line each",
+        "attempt at openai ended: client_gone",
+    ]
