@@ -54,7 +54,7 @@ def test_what_is_known_is_masked_wherever_it_stands() -> None:
     [
         "req_6a1c2f4dd3b5f0a1b2c300000001 ended: rate_limited",
         "key_3hK9aZ81bQ2mX7Lp has 60 requests per minute",
-        "cannot use /root/.local/share/tollway: Permission denied",
+        "cannot use /home/ann/.local/share/tollway: Permission denied",
         "gpt-4o-mini-2024-07-18 answered 200 in 1.25 s",
     ],
 )
