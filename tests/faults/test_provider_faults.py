@@ -1,6 +1,6 @@
 """A provider that misbehaves in every way: the client gets a clean answer, nothing crosses over, memory stays flat.
 
-Names carry the rows of the fault matrix. The gateway of this file has short deadlines towards providers.
+Names begin with the rows of docs/faults.md. The gateway of this file has short deadlines towards providers.
 """
 
 import asyncio

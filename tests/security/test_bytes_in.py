@@ -1,6 +1,6 @@
 """Hostile bytes from clients: one meaning or none. Of any of these connections one request at most reaches a provider.
 
-Names carry the rows of the security checklist and of the fault matrix that they cover.
+Names begin with the rows of docs/faults.md.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What must not get out: canaries are planted everywhere and looked for everywhere.
 
-Names carry the rows of the security checklist that they cover; K1 is the invariant that no canary is ever found.
+Names begin with the rows of docs/faults.md. No canary is ever found in anything that the gateway prints.
 """
 
 import asyncio

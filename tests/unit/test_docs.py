@@ -160,3 +160,20 @@ def test_every_link_leads_somewhere(page: Path, target: str) -> None:
 
 if __name__ == "__main__":
     (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+
+
+def test_every_row_that_a_test_is_named_after_is_explained() -> None:
+    tests = ROOT / "tests"
+    names = [
+        name
+        for folder in ("faults", "security")
+        for path in (tests / folder).glob("test_*.py")
+        for name in re.findall(r"def test_((?:[a-z]\d+_)+)", path.read_text(encoding="utf-8"))
+    ]
+    rows = {row.upper() for name in names for row in name.strip("_").split("_")}
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    explained = {
+        row.strip() for line in page.splitlines() if line.startswith("| ") for row in line.split("|")[1].split(",")
+    }
+    assert rows
+    assert not rows - explained
