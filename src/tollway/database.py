@@ -105,11 +105,6 @@ def database_of(settings: Settings, home: Home) -> GivenDatabase | EmbeddedDatab
     return GivenDatabase(settings.database_url, settings, settings.encryption_key)
 
 
-def vault_of(settings: Settings, key: Secret) -> Vault:
-    """What seals and hashes under this encryption key."""
-    return Vault(bytes.fromhex(key.reveal()), bytes.fromhex(settings.iv.reveal()) if settings.iv is not None else None)
-
-
 def in_one_line(error: BaseException) -> str:
     """An exception's text for a log line or a terminal."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -120,7 +115,7 @@ async def prepare(url: Secret, settings: Settings, key: Secret) -> None:
     connection = await connect(url.reveal(), "start")
     try:
         await migrate(connection)
-        await check_encryption_key(connection, vault_of(settings, key))
+        await check_encryption_key(connection, Vault.of(key, settings.iv))
         await seed(connection)
         for provider, base_url in settings.base_urls.items():
             try:

@@ -20,15 +20,15 @@ from typing import Any
 import pytest
 
 from fakes.connections import connected
+from fakes.settlements import settlement
 from tollway.accounting.journal import Journal
 from tollway.accounting.records import Settlement
 from tollway.admission.authenticate import KeyHasher
-from tollway.database import vault_of
 from tollway.domain.keys import Secret, is_well_formed
 from tollway.domain.usage import Usage
 from tollway.observe.metrics import Gauges, Metrics
 from tollway.settings import ChildConfig, Settings, read
-from tollway.store.vault import provider_key_binding
+from tollway.store.vault import Vault, provider_key_binding
 from tollway.supervisor import listen_privately
 
 PATIENCE_S = 15.0
@@ -46,7 +46,7 @@ class ControlPlane:
         self.path = directory / "control.sock"
         self.journals = directory / "journals"
         self.journals.mkdir()
-        self.vault = vault_of(settings, KEY)
+        self.vault = Vault.of(KEY, settings.iv)
         self.listener = listen_privately(self.path)
         config = ChildConfig(
             settings=settings,
@@ -326,41 +326,14 @@ def test_what_a_worker_reports_is_shown(control: ControlPlane) -> None:
         assert control.call("POST", "/internal/metrics/0", junk).status == 400
 
 
-def settlement(key_id: str, attempt_id: str) -> Settlement:
-    return Settlement(
-        attempt_id=attempt_id,
-        call_id=attempt_id,
-        attempt=1,
-        key_id=key_id,
-        model="m",
-        provider="openai",
-        upstream_model="m",
-        started_unix=time.time(),
-        duration_ms=12,
-        first_byte_ms=5,
-        status=200,
-        outcome="ok",
-        stream=False,
-        state="exact",
-        input_tokens=10,
-        cached_input_tokens=0,
-        output_tokens=5,
-        reasoning_tokens=0,
-        cost=1_500_000,
-        scale=12,
-        priced=True,
-        charged=True,
-        price_input=100_000,
-        price_cached=100_000,
-        price_output=100_000,
-        revision=1,
-    )
+def spent(key_id: str, attempt_id: str) -> Settlement:
+    return settlement(key_id=key_id, attempt_id=attempt_id, started_unix=time.time(), cost=1_500_000)
 
 
 def test_settlements_are_in_the_ledger_within_two_seconds_and_all_of_them_at_the_end(control: ControlPlane) -> None:
     made = control.post("/api/generate-virtual-key").json
     journal = Journal(control.journals, time.time())
-    journal.append(settlement(made["id"], "first"))
+    journal.append(spent(made["id"], "first"))
 
     def total() -> Decimal:
         return control.row('SELECT "totalCost" FROM "Users" WHERE id = $1', made["id"])[0]
@@ -369,7 +342,7 @@ def test_settlements_are_in_the_ledger_within_two_seconds_and_all_of_them_at_the
     eventually(lambda: total() == Decimal("0.0000015"), "not posted")
     assert time.monotonic() - began < 2
     for number in range(100):
-        journal.append(settlement(made["id"], f"more {number}"))
+        journal.append(spent(made["id"], f"more {number}"))
     assert control.stop() == 0
     assert total() == Decimal("0.0001515")
 
@@ -408,7 +381,7 @@ def test_while_the_database_is_away_it_says_so_and_recovers(start: Start, postgr
         refused = control.post("/api/generate-virtual-key")
         assert refused.refusal == (503, "database_unavailable", None)
         assert refused.headers["retry-after"] == "1"
-        Journal(control.journals, time.time()).append(settlement(made["id"], "while it was away"))
+        Journal(control.journals, time.time()).append(spent(made["id"], "while it was away"))
         eventually(lambda: b"tollway_database_up 0.0" in control.call("GET", "/metrics").body, "not noticed")
         relay.mend()
         eventually(lambda: control.post("/api/generate-virtual-key").status == 200, "did not recover")

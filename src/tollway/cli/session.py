@@ -10,13 +10,14 @@ import asyncpg
 
 from tollway.admission.authenticate import KeyHasher
 from tollway.cli.words import CommandError
-from tollway.database import EmbeddedDatabase, vault_of
+from tollway.database import EmbeddedDatabase
 from tollway.domain.keys import PREFIX, KeyId, Secret
 from tollway.home import Home, HomeInUseError, StartError
 from tollway.settings import Settings, parse
 from tollway.store import keys
 from tollway.store.embedded import running_url
 from tollway.store.postgres import connect
+from tollway.store.vault import Vault
 
 _STARTING_S = 15.0  # how long a gateway that holds the home may take until its database answers
 _POLL_S = 0.1
@@ -32,7 +33,7 @@ class Session:
     @property
     def hasher(self) -> KeyHasher:
         """The keyed hash of virtual keys. Raises StartError where the encryption key is not known."""
-        return KeyHasher(vault_of(self.settings, encryption_key(self.settings)).pepper)
+        return KeyHasher(Vault.of(encryption_key(self.settings), self.settings.iv).pepper)
 
     async def key_id(self, key: str) -> KeyId:
         """The id of a key given by its id or by its secret. Raises CommandError for one that is not known."""

@@ -18,10 +18,11 @@ from tollway.child import SupervisorLine, read_config
 from tollway.controlplane.app import control_plane
 from tollway.controlplane.pricing import follow_prices
 from tollway.controlplane.request_log import RequestLog
-from tollway.database import AWAY, vault_of
+from tollway.database import AWAY
 from tollway.observe import log
 from tollway.settings import ChildConfig
 from tollway.store.postgres import create_pool
+from tollway.store.vault import Vault
 
 _PAUSE_S = 1.0
 _LAST_POSTING_S = 20.0
@@ -53,7 +54,7 @@ async def serve(config: ChildConfig) -> None:
     if pool is None:
         return
     poster = Poster(pool, config.journals, RequestLog() if config.settings.log_requests else None)
-    vault = vault_of(config.settings, config.encryption_key)
+    vault = Vault.of(config.encryption_key, config.settings.iv)
     server = Server(control_plane(config.settings, pool, vault, poster.figures))
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=config.listen_fd)]))
     background = [asyncio.create_task(poster.run()), asyncio.create_task(follow_prices(config.database_url))]

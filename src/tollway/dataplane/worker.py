@@ -119,8 +119,7 @@ def build(
 ) -> World:
     """Plain constructor calls: the whole wiring of a worker."""
     settings = config.settings
-    iv = None if settings.iv is None else bytes.fromhex(settings.iv.reveal())
-    vault = Vault(bytes.fromhex(config.encryption_key.reveal()), iv)
+    vault = Vault.of(config.encryption_key, settings.iv)
     now = asyncio.get_running_loop().time
     metrics = Metrics()
     retry_budget = RetryBudget()

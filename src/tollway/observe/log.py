@@ -167,11 +167,6 @@ def start(process: str, level: str, secrets: Iterable[Secret] = (), fd: int | No
     return writer
 
 
-def dropped() -> int:
-    """Lines that this process has lost so far."""
-    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, LogWriter))
-
-
 def _record(message: str) -> logging.LogRecord:
     return logging.LogRecord("tollway.observe", logging.WARNING, "", 0, message, None, None)
 

@@ -221,7 +221,7 @@ class _Item(msgspec.Struct, gc=False):
 _as_members = decoder(_Members)
 _as_items = decoder(list[_Item])
 _as_text = decoder(str)
-_as_code = decoder(str | int)  # type: ignore[arg-type]  # a union is no class
+_as_code: Callable[[bytes | Raw], str | int] = decoder(str | int)  # type: ignore[arg-type]  # a union is no class
 
 
 def read_problem(body: bytes | Raw) -> Problem:

@@ -48,6 +48,11 @@ class Vault:
         self.pepper = _derived(encryption_key, b"hash of virtual keys", 32)
         self.check = _derived(encryption_key, b"check", 16)
 
+    @classmethod
+    def of(cls, encryption_key: Secret, iv: Secret | None) -> "Vault":
+        """The vault of a key and an IV as settings write them, in hex digits."""
+        return cls(bytes.fromhex(encryption_key.reveal()), None if iv is None else bytes.fromhex(iv.reveal()))
+
     def encrypt(self, plain: Secret, bound_to: str) -> str:
         """The text to store."""
         nonce = os.urandom(_NONCE_BYTES)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from settlements import settlement
 
+from fakes.settlements import settlement
 from tollway.accounting import journal as module
 from tollway.accounting.journal import Chunk, Journal, JournalFull, is_abandoned, read_records
 from tollway.accounting.records import Settlement

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from settlements import settlement
 
 from fakes.postgres import database_url
+from fakes.settlements import settlement
 from tollway.accounting import posting as module
 from tollway.accounting.journal import Journal
 from tollway.accounting.posting import Poster

@@ -5,38 +5,17 @@ import logging
 
 import pytest
 
-from tollway.accounting.records import Settlement
+from fakes.settlements import settlement
 from tollway.controlplane.request_log import MAX_LINES_PER_S, RequestLog
 from tollway.observe.log import LogFormat
 from tollway.observe.redact import Redactor
 
-FAILED = Settlement(
-    attempt_id="req_1-1",
-    call_id="req_1",
-    attempt=1,
-    key_id="key_1",
+FAILED = settlement(
     model="gpt-4o",
-    provider="openai",
     upstream_model="gpt-4o-2024-08-06",
-    started_unix=0.0,
-    duration_ms=812.4,
-    first_byte_ms=None,
-    status=200,
     outcome="client_gone",
     stream=True,
     state="partial",
-    input_tokens=100,
-    cached_input_tokens=20,
-    output_tokens=50,
-    reasoning_tokens=10,
-    cost=114_000_000,
-    scale=12,
-    priced=True,
-    charged=True,
-    price_input=0,
-    price_cached=0,
-    price_output=0,
-    revision=7,
     cause="the client left",
 )
 

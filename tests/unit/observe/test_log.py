@@ -175,7 +175,7 @@ def test_the_whole_process_logs_through_it(root_logger: logging.Logger) -> None:
     logging.getLogger("tollway.anything").info("too quiet")
     logging.getLogger("alembic").info("of no interest")
     logging.getLogger("tollway.anything").warning("heard canary-known")
-    assert log.dropped() == 0
+    assert writer.dropped == 0
     writer.stop()
     os.close(writing)
     with open(reading, "rb") as pipe:
