@@ -5,18 +5,20 @@ a byte of a stream has gone out there is no other attempt (``relay.py``).
 """
 
 import asyncio
+from typing import cast
 
 from tollway.dataplane.answers import reply_head
 from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Prepared
 from tollway.dataplane.failures import failure_of
 from tollway.dataplane.relay import Relay
+from tollway.dataplane.upstreams import Upstream
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import UpstreamError
-from tollway.providers.base import StreamDecoder
+from tollway.providers.base import ChatResult, SplittingAdapter, StreamDecoder
 from tollway.routing.snapshot import Target
 
 MAX_REPLY = 64 * 1024 * 1024
@@ -32,36 +34,40 @@ def prepare(world: World, call: Call, target: Target) -> Prepared | UpstreamFail
     if isinstance(credential, UpstreamFailure):
         return credential
     upstream = world.upstreams.of(target)
-    request = upstream.adapter.encode(call.chat, target.upstream_model)
+    adapter = upstream.adapters.get(call.operation.name)
+    if adapter is None:
+        return _not_offered(call)
+    request = adapter.encode(call.asked, target.upstream_model)
     if isinstance(request, BadRequest):
         return UpstreamFailure(FailureKind.UNSUPPORTED, request.message, code=request.code, param=request.param)
-    body = request.body
-    message = b"POST %b%b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
+    message = _post(upstream, request.path, credential, request.body)
+    further = tuple([_post(upstream, request.path, credential, body) for body in request.further])
+    return Prepared(upstream, adapter, credential, message, further, request.warnings)
+
+
+def _post(upstream: Upstream, path: bytes, credential: bytes, body: bytes) -> bytes:
+    return b"POST %b%b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
         upstream.base_path,
-        request.path,
+        path,
         upstream.head,
         credential,
         len(body),
         body,
     )
-    return Prepared(upstream, credential, message, request.warnings)
+
+
+def _not_offered(call: Call) -> UpstreamFailure:
+    text = f"The provider of the model '{call.asked.model}' does not offer /v1/{call.operation.name}."
+    return UpstreamFailure(FailureKind.UNSUPPORTED, text, code="unsupported_endpoint", param="model")
 
 
 async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | None:
     """Fetch a complete answer and pass it on."""
-    call, upstream, settings = attempt.call, attempt.upstream, world.settings
+    call, upstream = attempt.call, attempt.upstream
     try:
-        reply = await world.client.fetch(
-            upstream.origin,
-            attempt.message,
-            first_byte_s=settings.first_byte_timeout_s,
-            idle_s=settings.idle_timeout_s,
-            deadline=attempt.deadline,
-            max_body=MAX_REPLY,
-            on_sent=attempt.note_sent,
-        )
-        attempt.status = reply.status
-        result = upstream.adapter.decode(reply.status, reply.headers, reply.body, call.chat)
+        result = await _fetch(world, attempt, attempt.message)
+        if attempt.further and not isinstance(result, UpstreamFailure):
+            result = await _fetch_further(world, attempt, result)
         if isinstance(result, UpstreamFailure):
             return result
         cost = world.books.charge(attempt, "ok", result.usage, result.content_bytes)
@@ -79,6 +85,32 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
     return None
 
 
+async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult | UpstreamFailure:
+    settings = world.settings
+    reply = await world.client.fetch(
+        attempt.upstream.origin,
+        message,
+        first_byte_s=settings.first_byte_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        deadline=attempt.deadline,
+        max_body=MAX_REPLY,
+        on_sent=attempt.note_sent,
+    )
+    attempt.status = reply.status
+    return attempt.adapter.decode(reply.status, reply.headers, reply.body, attempt.call.asked)
+
+
+async def _fetch_further(world: World, attempt: Attempt, first: ChatResult) -> ChatResult | UpstreamFailure:
+    """Send what did not fit into the first request, one after the other, and join the answers."""
+    results = [first]
+    for message in attempt.further:
+        result = await _fetch(world, attempt, message)
+        if isinstance(result, UpstreamFailure):
+            return result
+        results.append(result)
+    return cast(SplittingAdapter, attempt.adapter).join(results)
+
+
 async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | None:
     """Open a stream, hold it until its first event is known to be good, then relay it."""
     upstream, settings = attempt.upstream, world.settings
@@ -94,8 +126,8 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
         )
         attempt.status = response.status
         if response.status != 200:
-            return upstream.adapter.classify(response.status, response.headers, await error_body(response))
-        decoder = upstream.adapter.decoder(attempt.call.chat)
+            return attempt.adapter.classify(response.status, response.headers, await error_body(response))
+        decoder = attempt.adapter.decoder(attempt.call.asked)
         response.first_byte_due = True  # until there is something in what comes
         held = await first_event(response, decoder)
         response.first_byte_due = False

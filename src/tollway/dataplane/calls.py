@@ -1,15 +1,21 @@
 """One client request from its admission to its settlement, and its attempts at providers."""
 
 import enum
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from tollway.admission.allowances import Hold
 from tollway.dataplane.upstreams import Upstream
+from tollway.domain.asked import Asked, NoUsage
+from tollway.domain.failures import UpstreamFailure
+from tollway.domain.refusals import BadRequest
 from tollway.http1.answer import Answer
 from tollway.http1.server import Request
+from tollway.providers.base import Adapter
 from tollway.routing.snapshot import KeyGrant, Snapshot, Target
-from tollway.wire.chat_request import ChatCall
+
+if TYPE_CHECKING:
+    from tollway.dataplane.world import World
 
 Clock = Callable[[], float]
 """Monotonic seconds: the event loop's ``time``."""
@@ -23,6 +29,21 @@ class Cut(enum.Enum):
     DRAINED = "drained"
 
 
+class Operation(NamedTuple):
+    """One thing that clients may ask for, and how it is done. ``operations.py`` lists them."""
+
+    name: str
+    """As in OpenAI's documentation: the path below ``/v1/``."""
+    parse: Callable[[bytes, int], Asked | BadRequest]
+    """Judges a client's body; the second argument is the time, Unix seconds."""
+    prepare: "Callable[[World, Call, Target], Prepared | UpstreamFailure]"
+    reply: "Callable[[World, Attempt], Awaitable[UpstreamFailure | None]]"
+    """One attempt at a whole answer: None once it has answered the client."""
+    stream: "Callable[[World, Attempt], Awaitable[UpstreamFailure | None]]"
+    """One attempt at a stream."""
+    no_usage: NoUsage = NoUsage.ESTIMATE
+
+
 class Call:
     """A call of a known key. It pins the snapshot that it began with; the rest is set when it is admitted.
 
@@ -30,13 +51,14 @@ class Call:
     """
 
     __slots__ = (
+        "asked",
         "attempts",
-        "chat",
         "cut",
         "expires_at",
         "grant",
         "hold",
         "id",
+        "operation",
         "prompt_tokens",
         "request",
         "snapshot",
@@ -45,7 +67,8 @@ class Call:
         "targets",
     )
 
-    chat: ChatCall
+    operation: Operation
+    asked: Asked
     targets: tuple[Target, ...]
     """Where it may go, in order."""
     hold: Hold
@@ -79,22 +102,27 @@ class Prepared(NamedTuple):
     """A request that is ready to be sent."""
 
     upstream: Upstream
+    adapter: Adapter
     credential: bytes
     """The header line within ``message``, to be kept out of everything that a client reads."""
     message: bytes
-    warnings: tuple[str, ...]
+    further: tuple[bytes, ...] = ()
+    """More requests, where the provider takes less at once than the client may ask for."""
+    warnings: tuple[str, ...] = ()
 
 
 class Attempt:
     """One try at one provider."""
 
     __slots__ = (
+        "adapter",
         "answer",
         "call",
         "credential",
         "deadline",
         "entered",
         "first_byte_at",
+        "further",
         "message",
         "number",
         "started",
@@ -106,7 +134,7 @@ class Attempt:
     def __init__(self, call: Call, prepared: Prepared, deadline: float, now: float) -> None:
         call.attempts += 1
         self.call = call
-        self.upstream, self.credential, self.message, self.warnings = prepared
+        self.upstream, self.adapter, self.credential, self.message, self.further, self.warnings = prepared
         self.number = call.attempts
         self.started = now
         self.deadline = deadline

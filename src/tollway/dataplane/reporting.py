@@ -49,7 +49,7 @@ def cut_expired(world: World) -> None:
     """End the streams of keys whose time is over."""
     now_unix = time.time()
     for call in list(world.calls):
-        if call.expires_at is not None and now_unix >= call.expires_at and call.chat.stream:
+        if call.expires_at is not None and now_unix >= call.expires_at and call.asked.stream:
             cut(world, call, Cut.EXPIRED)
 
 
@@ -61,7 +61,7 @@ def cut_revoked(world: World) -> None:
         grant = authenticate(authorization, configuration.snapshot, world.hasher, now_unix, fresh=configuration.fresh)
         if isinstance(grant, KeyGrant):
             call.expires_at = grant.expires_at
-        elif not isinstance(grant, KeysUnavailable) and call.chat.stream:
+        elif not isinstance(grant, KeysUnavailable) and call.asked.stream:
             cut(world, call, Cut.EXPIRED if isinstance(grant, ExpiredKey) else Cut.REVOKED)
 
 

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from tollway.dataplane.answers import refuse
-from tollway.dataplane.chat import serve_chat
+from tollway.dataplane.calls import Operation
 from tollway.dataplane.control import serve_control
 from tollway.dataplane.health import serve_liveness, serve_readiness
+from tollway.dataplane.operations import CHAT
+from tollway.dataplane.serve import serve
 from tollway.dataplane.world import World
 from tollway.domain.refusals import BadRequest
 from tollway.http1.server import Request
@@ -16,9 +18,15 @@ _log = logging.getLogger("tollway.routes")
 
 Serve = Callable[[World, Request], Awaitable[None]]
 
+
+def operation(of: Operation) -> Serve:
+    """Serves one operation."""
+    return lambda world, request: serve(world, request, of)
+
+
 ROUTES: dict[bytes, dict[bytes, Serve]] = {
-    b"/v1/chat/completions": {b"POST": serve_chat},
-    b"/chat/completions": {b"POST": serve_chat},
+    b"/v1/chat/completions": {b"POST": operation(CHAT)},
+    b"/chat/completions": {b"POST": operation(CHAT)},
     b"/health/liveness": {b"GET": serve_liveness, b"HEAD": serve_liveness},
     b"/health/readiness": {b"GET": serve_readiness, b"HEAD": serve_readiness},
     b"/livez": {b"GET": serve_liveness, b"HEAD": serve_liveness},

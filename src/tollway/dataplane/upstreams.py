@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.keys import Secret
 from tollway.http1.origin import Origin
-from tollway.providers.base import ChatAdapter
+from tollway.providers.base import Adapter
 from tollway.providers.signing.bearer import authorization
-from tollway.providers.table import CHAT
+from tollway.providers.table import adapters
 from tollway.routing.snapshot import BUILTIN, KeyGrant, Provider, Target
 from tollway.store.vault import Vault, provider_key_binding
 
@@ -23,13 +23,14 @@ _BROKEN_CREDENTIAL = UpstreamFailure(FailureKind.CREDENTIAL, "the stored key for
 class Upstream:
     """A target ready for use: the same object for every call as long as its row does not change."""
 
-    __slots__ = ("adapter", "answer_head", "base_path", "head", "origin", "target")
+    __slots__ = ("adapters", "answer_head", "base_path", "head", "origin", "target")
 
-    def __init__(self, target: Target, origin: Origin, base_path: bytes, adapter: ChatAdapter) -> None:
+    def __init__(self, target: Target, origin: Origin, base_path: bytes, adapters: Mapping[str, Adapter]) -> None:
         self.target = target
         self.origin = origin
         self.base_path = base_path
-        self.adapter = adapter
+        self.adapters = adapters
+        """By the name of the operation."""
         self.head = (
             b"Host: %b\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
             b"Accept-Encoding: identity\r\nUser-Agent: tollway\r\n" % origin.authority
@@ -59,7 +60,7 @@ class Upstreams:
         if len(self._prepared) >= _MAX_CACHED:
             self._prepared.clear()
         origin, base_path = self._locate(target.provider)
-        upstream = Upstream(target, origin, base_path, CHAT[target.provider.dialect])
+        upstream = Upstream(target, origin, base_path, adapters(target.provider.dialect))
         self._prepared[target] = upstream
         return upstream
 

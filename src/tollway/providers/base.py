@@ -1,16 +1,15 @@
 """What every upstream dialect offers. Adapters are pure: no clock, no socket, no logger, no environment, no credential.
 
-To add a provider that speaks a dialect that is already here: one row in ``table.py``.
-To add a dialect: one module with a :class:`ChatAdapter`, and one row in ``table.py``.
+A provider that speaks a dialect that is already here is a row of the database.
+To add a dialect: a module with its :class:`Adapter` objects, and one row in ``table.py``.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
-from tollway.wire.chat_request import ChatCall
 
 
 class UpstreamRequest(NamedTuple):
@@ -21,6 +20,8 @@ class UpstreamRequest(NamedTuple):
     body: bytes
     warnings: tuple[str, ...] = ()
     """What could not be carried over, for ``x-tollway-warnings``: ``dropped=user``, ``mapped=temperature``."""
+    further: tuple[bytes, ...] = ()
+    """Bodies of further requests to the same path, in order, where the provider takes less at once than was asked."""
 
 
 class ChatResult(NamedTuple):
@@ -62,15 +63,15 @@ class StreamDecoder(Protocol):
         ...
 
 
-class ChatAdapter(Protocol):
-    """One upstream dialect of chat completions."""
+class Adapter(Protocol):
+    """One operation in one upstream dialect. A ``call`` is of the type that the operation's parser makes."""
 
-    def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
+    def encode(self, call: Any, model: str) -> UpstreamRequest | BadRequest:
         """The request for this model. Repeatable: failover calls it again for another target."""
         ...
 
     def decode(
-        self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: ChatCall
+        self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: Any
     ) -> ChatResult | UpstreamFailure:
         """A complete answer, whatever its status."""
         ...
@@ -79,6 +80,14 @@ class ChatAdapter(Protocol):
         """Why an answer with a status other than 200 failed; for streams, where ``decode`` is not called."""
         ...
 
-    def decoder(self, call: ChatCall) -> StreamDecoder:
+    def decoder(self, call: Any) -> StreamDecoder:
         """A fresh decoder for one stream."""
+        ...
+
+
+class SplittingAdapter(Adapter, Protocol):
+    """An adapter whose requests may have ``further`` ones."""
+
+    def join(self, results: Sequence[ChatResult]) -> ChatResult:
+        """One answer out of the answers to all of them, in their order."""
         ...

@@ -38,7 +38,7 @@ _decode_reply = decoder(_Reply)
 
 
 class OpenAIChat:
-    """A :class:`~tollway.providers.base.ChatAdapter` for providers that speak OpenAI's dialect."""
+    """A :class:`~tollway.providers.base.Adapter` for providers that speak OpenAI's dialect."""
 
     def __init__(self, quirks: Quirks) -> None:
         self._quirks = quirks

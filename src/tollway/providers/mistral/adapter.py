@@ -19,7 +19,7 @@ _PATH = b"/chat/completions"
 
 
 class MistralChat:
-    """A :class:`~tollway.providers.base.ChatAdapter` for Mistral."""
+    """A :class:`~tollway.providers.base.Adapter` for Mistral."""
 
     def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
         """The request made anew from what Mistral knows; what it cannot carry is warned of or refused."""

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: the way of one request, from its first byte to its settlement.
+"""The way of one request, from its first byte to its settlement.
 
 Judged in this order: who asks, what is asked, for which model, what the limits still allow. Then one provider after the
 other is attempted until one answers. A refusal at any point is a value, and ``refuse`` is the one way to say it.
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from tollway.admission.authenticate import authenticate
 from tollway.dataplane.answers import call_lines, limit_lines, refuse
-from tollway.dataplane.attempts import attempt_reply, attempt_stream, prepare
-from tollway.dataplane.calls import Attempt, Call, Cut, Prepared
+from tollway.dataplane.calls import Attempt, Call, Cut, Operation, Prepared
 from tollway.dataplane.world import World
+from tollway.domain.asked import Asked
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import (
     BadRequest,
@@ -31,7 +31,6 @@ from tollway.providers.signing.bearer import without_secret
 from tollway.routing.plan import plan
 from tollway.routing.retry import Step, decide
 from tollway.routing.snapshot import KeyGrant, Target
-from tollway.wire.chat_request import parse_chat
 from tollway.wire.estimate import prompt_tokens_estimate
 
 REPEAT_PAUSE_S = 0.25
@@ -44,8 +43,8 @@ Failed = tuple[Target, UpstreamFailure]
 """A target that was tried or could not be, and why it gave no answer."""
 
 
-async def serve_chat(world: World, request: Request) -> None:
-    """Answer one chat completion, streamed or not."""
+async def serve(world: World, request: Request, operation: Operation) -> None:
+    """Answer one call whose body is read and judged as a whole before anything is sent."""
     call_id = world.call_ids.next()
     call = identify(world, request, call_id)
     if request.body is None and isinstance(call, Call):
@@ -54,7 +53,9 @@ async def serve_chat(world: World, request: Request) -> None:
     if not isinstance(call, Call):
         refuse(world, request, call_id, call)
         return
-    refusal = admit(world, call)
+    assert request.body is not None
+    asked = operation.parse(request.body, int(call.started_unix))
+    refusal = asked if isinstance(asked, BadRequest) else admit(world, call, operation, asked)
     if refusal is not None:
         refuse(world, request, call_id, refusal, limit_lines(world, call.grant))
         return
@@ -71,26 +72,27 @@ def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
     return Call(call_id, request, snapshot, grant, now, now_unix) if isinstance(grant, KeyGrant) else grant
 
 
-def admit(world: World, call: Call) -> Refusal | None:
+def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refusal | None:
     """The one gate that every call passes; None lets it through. A refusal takes nothing from any limit."""
-    body = call.request.body
-    assert body is not None
-    chat = parse_chat(body, int(call.started_unix))
-    if isinstance(chat, BadRequest):
-        return chat
     grant = call.grant
-    targets = plan(chat.model, grant, call.snapshot)
+    targets = plan(asked.model, grant, call.snapshot)
     if not isinstance(targets, tuple):
         return targets
     if world.books.full:
         return CannotAccount()
-    prompt_tokens = prompt_tokens_estimate(chat.prompt_bytes)
-    cap = world.settings.assumed_output_tokens if chat.max_output_tokens is None else chat.max_output_tokens
-    tokens = prompt_tokens + cap * chat.n
+    prompt_tokens = prompt_tokens_estimate(asked.prompt_bytes)
+    cap = world.settings.assumed_output_tokens if asked.max_output_tokens is None else asked.max_output_tokens
+    tokens = prompt_tokens + cap * asked.n
     hold = world.allowances.admit(grant.id, grant.requests_per_minute, grant.tokens_per_minute, tokens, call.started)
     if isinstance(hold, TooFast | TooLarge):
         return hold
-    call.chat, call.targets, call.hold, call.prompt_tokens = chat, targets, hold, prompt_tokens
+    call.operation, call.asked, call.targets, call.hold, call.prompt_tokens = (
+        operation,
+        asked,
+        targets,
+        hold,
+        prompt_tokens,
+    )
     return None
 
 
@@ -117,11 +119,12 @@ async def answer(world: World, call: Call) -> Refusal | None:
     """Attempt one target after the other; None once one of them has answered the client."""
     failures: list[Failed] = []
     deadline = call.started + world.settings.request_timeout_s
-    attempt_once = attempt_stream if call.chat.stream else attempt_reply
+    operation = call.operation
+    attempt_once = operation.stream if call.asked.stream else operation.reply
     for target in candidates(world, call, failures):
         if failures and target is failures[-1][0]:
             await asyncio.sleep(REPEAT_PAUSE_S)
-        prepared = prepare(world, call, target)
+        prepared = operation.prepare(world, call, target)
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now())
             outcome = await attempt_once(world, attempt)
