@@ -3,6 +3,7 @@
 ``VARIABLES`` is the only list of settings: ``tollway serve --help`` and the documentation print it.
 """
 
+import contextlib
 import ipaddress
 import math
 import re
@@ -19,6 +20,7 @@ from tollway.routing.snapshot import BUILTIN, base_url_problem
 
 _DAY_S = 86_400.0  # longer than any sensible wait; keeps a slip of the pen from meaning "for ever"
 _MAX_SHOWN = 40  # characters of a refused value that an error line repeats
+_OTHER_API_KEY = re.compile(r"([A-Z][A-Z0-9_]{0,99})_API_KEY")
 _PLACEHOLDERS = {"changeme", "change-me", "change_me"}
 
 
@@ -48,15 +50,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_timeout_s: float
     idle_timeout_s: float
     request_timeout_s: float
+    stream_keepalive_s: float
+    """0: none."""
     max_body_bytes: int
     drain_seconds: float
     log_level: str
     log_requests: bool
+    other_api_keys: dict[str, Secret] = {}
+    """``<NAME>_API_KEY`` of providers that were added by a row, by the name in lower case."""
 
     @property
     def platform_keys(self) -> dict[str, Secret]:
         """The platform's own credential for each provider that has one."""
-        keys = {"openai": self.openai_api_key, "mistral": self.mistral_api_key}
+        keys = {"openai": self.openai_api_key, "mistral": self.mistral_api_key, **self.other_api_keys}
         return {provider: key for provider, key in keys.items() if key is not None}
 
     @property
@@ -69,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def secrets(self) -> tuple[Secret, ...]:
         """Everything that must never be printed, for the redaction of logs."""
         values = (getattr(self, field) for field in self.__struct_fields__)
-        return tuple(value for value in values if isinstance(value, Secret))
+        return (*(value for value in values if isinstance(value, Secret)), *self.other_api_keys.values())
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +147,18 @@ def parse(environ: Mapping[str, str]) -> Settings | list[str]:
             values[variable.field] = None if text is None else variable.parse(text)
         except ValueError as error:
             problems.append(f"{variable.name}: {error}")
-    return problems or msgspec.convert(values, Settings)
+    return problems or msgspec.convert({**values, "other_api_keys": _other_api_keys(environ)}, Settings)
+
+
+def _other_api_keys(environ: Mapping[str, str]) -> dict[str, Secret]:
+    """What may be credentials of providers that were added by a row; without such a row nobody uses them."""
+    known = {variable.name for variable in VARIABLES}
+    keys = {}
+    for name, text in environ.items():
+        if name not in known and (match := _OTHER_API_KEY.fullmatch(name)):
+            with contextlib.suppress(ValueError):  # somebody else's variable
+                keys[match[1].lower()] = _credential(text)
+    return keys
 
 
 def encryption_key(text: str) -> Secret:
@@ -361,6 +378,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FIRST_BYTE_TIMEOUT_S", "120", "Seconds until a provider begins to answer.", _seconds(0.001)),
     Variable("IDLE_TIMEOUT_S", "120", "Seconds a provider may be silent within an answer.", _seconds(0.001)),
     Variable("REQUEST_TIMEOUT_S", "600", "Seconds for a request with all its attempts.", _seconds(0.001)),
+    Variable(
+        "STREAM_KEEPALIVE_S",
+        "0",
+        "Seconds of a provider's silence after which a stream's client gets a comment, again and again; 0: never.",
+        _seconds(0),
+    ),
     Variable("MAX_BODY_BYTES", "33554432", "Largest request body.", _integer(1, 2**31 - 1)),
     Variable("DRAIN_SECONDS", "600", "How long SIGTERM lets running requests go on.", _seconds(0)),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error.", _choice("debug", "info", "warning", "error")),

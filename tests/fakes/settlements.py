@@ -35,6 +35,7 @@ _TYPICAL = Settlement(
     price_cached=100_000,
     price_output=1_600_000,
     revision=7,
+    operation="chat/completions",
 )
 
 

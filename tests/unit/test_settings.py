@@ -42,7 +42,13 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 def test_every_variable_is_a_field_and_every_field_a_variable() -> None:
-    assert [variable.field for variable in VARIABLES] == list(Settings.__struct_fields__)
+    assert [*(variable.field for variable in VARIABLES), "other_api_keys"] == list(Settings.__struct_fields__)
+
+
+def test_the_credential_of_any_provider_comes_by_its_name() -> None:
+    settings = good(GROQ_API_KEY="gsk-1", MY_LLM_API_KEY="k2", EMPTY_API_KEY="", ODD_API_KEY="with space")
+    assert {name: key.reveal() for name, key in settings.platform_keys.items()} == {"groq": "gsk-1", "my_llm": "k2"}
+    assert {key.reveal() for key in settings.secrets} >= {"gsk-1", "k2"}
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ _COLUMNS = (
     "price_output",
     "revision",
     "cause",
+    "operation",
 )
 _LIST = ", ".join(_COLUMNS)
 _STAGE = "tollway_posting"
@@ -264,6 +265,7 @@ def _row(record: Settlement) -> tuple[object, ...]:
         *((_price(price, scale) if record.priced else None) for price in prices),
         record.revision,
         _text(record.cause),
+        _text(record.operation),
     )
 
 

@@ -45,3 +45,5 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="se
     """Of the configuration that the call was judged by."""
     cause: str = ""
     """Who ended it and in which phase, where it did not end well."""
+    operation: str = ""
+    """What was asked for: the path of OpenAI's API below ``/v1/``."""

@@ -50,6 +50,7 @@ def log_attempt(one: Settlement) -> None:
             "call_id": one.call_id,
             "attempt": one.attempt,
             "key_id": one.key_id,
+            "operation": one.operation,
             "model": one.model,
             "provider": one.provider,
             "upstream_model": one.upstream_model,

@@ -39,15 +39,18 @@ class ProviderKeys(msgspec.Struct, frozen=True, rename="camel"):
     virtual_key: str
     openai_key: str | Unset = UNSET
     mistral_key: str | Unset = UNSET
+    provider_keys: dict[_Name, str] = {}
+    """By the name of any provider, for those that were added by a row."""
 
     def by_provider(self) -> dict[str, str]:
         """What changes. Raises ApiError for a key that no provider can have given out."""
-        given = {"openai": self.openai_key, "mistral": self.mistral_key}
+        given = {**self.provider_keys, "openai": self.openai_key, "mistral": self.mistral_key}
         changes = {provider: key for provider, key in given.items() if isinstance(key, str)}
         for provider, key in changes.items():
             if not re.fullmatch(r"[!-~]{0,8192}", key):
                 text = "A provider key is printable ASCII without spaces, at most 8192 characters."
-                raise ApiError(400, text, "invalid_provider_key", f"{provider}Key")
+                param = f"providerKeys.{provider}" if provider in self.provider_keys else f"{provider}Key"
+                raise ApiError(400, text, "invalid_provider_key", param)
         return changes
 
 

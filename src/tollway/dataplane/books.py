@@ -151,6 +151,7 @@ class Books:
             price.output,
             call.snapshot.revision,
             cause,
+            call.operation.name,
         )
         try:
             self._journal.append(record)

@@ -23,6 +23,8 @@ from tollway.wire.openai_errors import error_event
 _LAST_CHUNK_S = 0.1
 """After ``[DONE]``: how long the end of the provider's body is awaited, which saves a connection."""
 
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
 _CUTS = {
     Cut.REVOKED: UpstreamFailure(FailureKind.REQUEST, "The API key has been revoked.", code="revoked_api_key"),
     Cut.EXPIRED: UpstreamFailure(FailureKind.REQUEST, "The API key has expired.", code="expired_api_key"),
@@ -34,14 +36,15 @@ _CUTS = {
 class Relay:
     """The second half of a streamed attempt."""
 
-    __slots__ = ("_attempt", "_decoder", "_response", "_stream", "_world")
+    __slots__ = ("_attempt", "_decoder", "_last", "_quiet_last", "_quiet_since", "_response", "_stream", "_world")
 
     def __init__(self, world: World, attempt: Attempt, decoder: StreamDecoder, response: StreamedResponse) -> None:
         self._world = world
         self._attempt = attempt
         self._decoder = decoder
         self._response = response
-        now = attempt.first_byte_at = world.now()
+        self._last = self._quiet_last = b""
+        now = attempt.first_byte_at = self._quiet_since = world.now()
         target = attempt.upstream.target
         world.metrics.first_byte(target.model, target.provider.name, now - attempt.started)
         self._stream = attempt.call.request.start(200, stream_head(attempt, now))
@@ -54,6 +57,7 @@ class Relay:
         """Send what was held, then all that follows, until either side ends it. Never raises UpstreamError."""
         call, decoder = self._attempt.call, self._decoder
         failure: UpstreamFailure | None
+        self._world.relays.add(self)
         try:
             self._send(held)
             self._response.attach(self._feed)
@@ -72,7 +76,17 @@ class Relay:
         except Exception:
             self._charge(INTERNAL_ERROR)
             raise
+        finally:
+            self._world.relays.discard(self)
         self._end(None if decoder.done else failure)
+
+    def keep_alive(self, now: float, after_s: float) -> None:
+        """Between two events, send a comment to a client that has been told nothing for so long."""
+        if self._last is not self._quiet_last:
+            self._quiet_last, self._quiet_since = self._last, now
+        elif now - self._quiet_since >= after_s and not self._stream.paused and self._last.endswith(_EVENT_ENDS):
+            self._stream.write(b": keep-alive\n\n")
+            self._quiet_since = now
 
     def _end(self, failure: UpstreamFailure | None) -> None:
         """Say how the stream ended; the terminal event of a good one has gone out."""
@@ -98,6 +112,7 @@ class Relay:
             if decoder.failure is not None:
                 raise _ProviderFailedError
         elif frames:
+            self._last = frames
             self._stream.write(frames)
         else:
             return not piece.startswith(b":")  # a part of a large event is something, a comment is not
@@ -105,6 +120,7 @@ class Relay:
 
     def _send(self, frames: bytes) -> None:
         decoder = self._decoder
+        self._last = frames
         if not decoder.done:
             self._stream.write(frames)
             return

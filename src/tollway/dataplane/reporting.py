@@ -22,7 +22,7 @@ _MAX_REPLY = 64 * 1024
 
 
 async def keep_house(world: World) -> None:
-    """Once a second: measure the loop's lag, cut the streams of keys that are no longer good, retry a full journal."""
+    """Once a second: look at the loop's lag, keys that are no longer good, a full journal, silent streams."""
     seen = world.configuration.snapshot
     while True:
         due = world.now() + INTERVAL_S
@@ -34,6 +34,7 @@ async def keep_house(world: World) -> None:
                 seen = world.configuration.snapshot
                 cut_revoked(world)
             world.books.retry()
+            keep_streams_alive(world)
         except Exception:
             _log.exception("house-keeping failed and goes on")
 
@@ -43,6 +44,13 @@ async def keep_reporting(world: World) -> None:
     while True:
         await asyncio.sleep(INTERVAL_S)
         await report(world)
+
+
+def keep_streams_alive(world: World) -> None:
+    """Send comments on streams whose providers are silent, where the settings ask for that."""
+    if after_s := world.settings.stream_keepalive_s:
+        for relay in tuple(world.relays):
+            relay.keep_alive(world.now(), after_s)
 
 
 def cut_expired(world: World) -> None:

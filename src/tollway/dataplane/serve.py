@@ -8,6 +8,8 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+import msgspec
+
 from tollway.admission.authenticate import authenticate
 from tollway.dataplane.answers import call_lines, limit_lines, refuse
 from tollway.dataplane.calls import Attempt, Call, Cut, Operation, Prepared
@@ -80,6 +82,7 @@ def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refus
         return targets
     if world.books.full:
         return CannotAccount()
+    asked = with_wishes(asked, call, targets[0])
     prompt_tokens = prompt_tokens_estimate(asked.prompt_bytes)
     cap = world.settings.assumed_output_tokens if asked.max_output_tokens is None else asked.max_output_tokens
     tokens = prompt_tokens + cap * asked.n
@@ -94,6 +97,16 @@ def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refus
         prompt_tokens,
     )
     return None
+
+
+def with_wishes(asked: Asked, call: Call, target: Target) -> Asked:
+    """The call with what its headers and the row of its model say about how it is to be translated."""
+    headers = call.request.headers
+    strict = target.strict or headers.get(b"x-tollway-strict") == b"true"
+    show_reasoning = target.show_reasoning or headers.get(b"x-tollway-reasoning") == b"true"
+    if strict or show_reasoning:
+        return msgspec.structs.replace(asked, strict=strict, show_reasoning=show_reasoning)
+    return asked
 
 
 async def answer_or_cut(world: World, call: Call) -> Refusal | None:

@@ -1,5 +1,6 @@
 """What does not change from call to call, prepared once: a target's address, head and adapter, a key's credential."""
 
+import re
 from collections.abc import Mapping
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
@@ -15,6 +16,11 @@ _MAX_CACHED = 20_000  # prepared credentials kept; a line is about 200 bytes, so
 
 _NOWHERE = Origin.unix("/dev/null/nowhere")
 """Nobody can listen below a file: connecting fails, as it does at any provider that is not there."""
+
+_OPEN = "no_credential"
+"""The quirk of a provider that wants no ``Authorization``."""
+
+_NO_LETTER = re.compile(r"[^a-z0-9]")
 
 _NO_CREDENTIAL = UpstreamFailure(FailureKind.NO_CREDENTIAL, "no key for this provider is configured")
 _BROKEN_CREDENTIAL = UpstreamFailure(FailureKind.CREDENTIAL, "the stored key for this provider cannot be used")
@@ -35,10 +41,9 @@ class Upstream:
             b"Host: %b\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
             b"Accept-Encoding: identity\r\nUser-Agent: tollway\r\n" % origin.authority
         )
-        self.answer_head = b"x-tollway-provider: %b\r\nx-tollway-model: %b\r\n" % (
-            target.provider.name.encode("ascii", "replace"),
-            target.model.encode("ascii", "replace"),
-        )
+        self.answer_head = b"x-tollway-provider: %b\r\n" % target.provider.name.encode("ascii", "replace")
+        if target.model:
+            self.answer_head += b"x-tollway-model: %b\r\n" % target.model.encode("ascii", "replace")
 
 
 class Upstreams:
@@ -79,11 +84,18 @@ class Upstreams:
         name = provider.name
         sealed = grant.secrets.get(name)
         if sealed is None:
-            return self._platform.get(name, _NO_CREDENTIAL)
+            return self._platform.get(name) or self._of_environment(provider)
         cached = self._lines.get((grant.id, name))
         if cached is not None and cached[0] == sealed:
             return cached[1]
         return self._unseal(grant, name, sealed)
+
+    def _of_environment(self, provider: Provider) -> bytes | UpstreamFailure:
+        """The credential of ``MY_LLM_API_KEY`` for a provider named ``my-llm``; none where its row says so."""
+        found = self._platform.get(_NO_LETTER.sub("_", provider.name.lower()))
+        if found is None and _OPEN in provider.quirks:
+            return b""
+        return found or _NO_CREDENTIAL
 
     def _unseal(self, grant: KeyGrant, name: str, sealed: str) -> bytes | UpstreamFailure:
         secret = self._vault.decrypt(sealed, provider_key_binding(grant.id, name))

@@ -5,6 +5,7 @@ import itertools
 import os
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tollway.admission.allowances import AllowanceStore
 from tollway.admission.authenticate import KeyHasher
@@ -20,6 +21,9 @@ from tollway.routing.health import Health
 from tollway.routing.retry import RetryBudget
 from tollway.settings import Settings
 from tollway.store.configuration import Configuration
+
+if TYPE_CHECKING:
+    from tollway.dataplane.relay import Relay
 
 
 class CallIds:
@@ -61,6 +65,8 @@ class World:
     call_ids: CallIds = field(default_factory=CallIds)
     calls: dict[Call, asyncio.Task[None]] = field(default_factory=dict)
     """Admitted calls that have not ended, and their tasks: those that the gateway itself may have to cut."""
+    relays: set["Relay"] = field(default_factory=set)
+    """Streams whose first event has gone out."""
     draining: bool = False
     loop_lag_s: float = 0.0
     """How late the last timer ran."""

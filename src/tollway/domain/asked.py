@@ -1,31 +1,27 @@
 """What every call says of itself, whatever its endpoint: as much as admission, routing and the books need to know."""
 
 import enum
-from typing import Protocol
+
+import msgspec
 
 
-class Asked(Protocol):
-    """A judged request of a client. The endpoint's own type (``wire/``) says the rest."""
+class Asked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A judged request of a client; the endpoints' own types (``wire/``) say the rest."""
 
-    @property
-    def model(self) -> str:
-        """The name that the client gave; empty where the call names no model."""
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer is to come event by event."""
-
-    @property
-    def prompt_bytes(self) -> int:
-        """Size of everything that becomes input tokens."""
-
-    @property
-    def max_output_tokens(self) -> int | None:
-        """The cap on each choice: the client's own, 0 for what has no output tokens, None where nobody named one."""
-
-    @property
-    def n(self) -> int:
-        """How many choices were asked for."""
+    model: str
+    """The name that the client gave; empty where the call names no model."""
+    stream: bool = False
+    """Whether the answer is to come event by event."""
+    prompt_bytes: int = 0
+    """Size of everything that becomes input tokens; pictures and the like count flat (``wire/estimate.py``)."""
+    max_output_tokens: int | None = 0
+    """The cap on each choice: the client's own, 0 for what has no output tokens, None where nobody named one."""
+    n: int = 1
+    """How many choices were asked for."""
+    strict: bool = False
+    """What a provider cannot carry is refused, rather than dropped with a warning."""
+    show_reasoning: bool = False
+    """The client is shown what the model thought, as ``reasoning_content``."""
 
 
 class NoUsage(enum.Enum):

@@ -22,6 +22,12 @@ from tollway.domain.prices import Price, price_per_1k
 DIALECTS = frozenset({"openai", "mistral"})
 """What ``tollway.providers.dialect`` may hold."""
 
+DEFAULT_PROVIDER = "openai"
+"""Where calls go that name no model."""
+
+NO_MODEL = ""
+"""The name under which the routes have them; a row of the database cannot have it."""
+
 BUILTIN = "builtin:"
 """An address that begins so is answered inside the gateway, without a credential."""
 
@@ -37,6 +43,8 @@ class Provider(msgspec.Struct, frozen=True, cache_hash=True):
     base_url: str
     """``https://host[:port][/path]`` without a slash at the end, or ``builtin:<name>``."""
     api_version: str | None = None
+    quirks: tuple[str, ...] = ()
+    """In what it differs from others of its dialect; their names are explained where dialects are."""
 
     @property
     def builtin(self) -> bool:
@@ -54,6 +62,10 @@ class Target(msgspec.Struct, frozen=True, cache_hash=True):
     provider: Provider
     price: Price | None
     """None: not known to the database or the built-in list."""
+    strict: bool = False
+    """What a provider cannot carry is refused, rather than dropped with a warning."""
+    show_reasoning: bool = False
+    """The client is shown what the model thought."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -173,6 +185,7 @@ class ProviderRow(NamedTuple):
     dialect: str
     api_base: str
     api_version: str | None
+    quirks: Sequence[str] = ()
 
 
 class ModelRow(NamedTuple):
@@ -188,6 +201,8 @@ class ModelRow(NamedTuple):
     builtin_input_cost: Decimal | None
     builtin_output_cost: Decimal | None
     builtin_cached_input_cost: Decimal | None
+    strict: bool = False
+    show_reasoning: bool = False
 
 
 class Problem(NamedTuple):
@@ -246,7 +261,8 @@ def compile_snapshot(
         except ValueError as error:
             problems.append(Problem(where, str(error)))
             continue
-        targets[row.name] = Target(row.name, row.upstream_name or row.name, provider, price)
+        upstream_model = row.upstream_name or row.name
+        targets[row.name] = Target(row.name, upstream_model, provider, price, row.strict, row.show_reasoning)
         fallbacks[row.name] = row.fallback
     for name, others in fallbacks.items():
         problems += [
@@ -260,6 +276,8 @@ def compile_snapshot(
         name: Route(name, (targets[name], *(targets[other] for other in dict.fromkeys(others) if other != name)))
         for name, others in fallbacks.items()
     }
+    if (provider := compiled.get(DEFAULT_PROVIDER)) is not None:
+        routes[NO_MODEL] = Route(NO_MODEL, (Target(NO_MODEL, NO_MODEL, provider, None),))
     return Snapshot(revision, keys, routes, compiled)
 
 
@@ -287,7 +305,7 @@ def _provider(row: ProviderRow, problems: list[Problem]) -> Provider:
         reason = f"there is no dialect {row.dialect!r}"
     if reason is not None:
         problems.append(Problem(_where(row), reason))
-    return Provider(row.name, row.dialect, row.api_base.rstrip("/"), row.api_version)
+    return Provider(row.name, row.dialect, row.api_base.rstrip("/"), row.api_version, tuple(row.quirks))
 
 
 def _price(row: ModelRow) -> Price | None:

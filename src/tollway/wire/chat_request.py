@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from tollway.domain.asked import Asked
 from tollway.domain.refusals import BadRequest
 from tollway.wire.chat_messages import Assistant, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
@@ -20,19 +21,11 @@ _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
-class ChatCall(msgspec.Struct, frozen=True, gc=False):
+class ChatCall(Asked, frozen=True, gc=False, kw_only=True):
     """One chat request, as far as the gateway needs to know it."""
 
-    model: str
-    stream: bool
     include_usage: bool
     """The client asked for a usage chunk at the end of its stream."""
-    max_output_tokens: int | None
-    """The client's own cap on each choice."""
-    n: int
-    """How many choices were asked for."""
-    prompt_bytes: int
-    """Size of everything that becomes input tokens; pictures and the like count flat (``wire/estimate.py``)."""
     prefill: str
     """The text of a trailing assistant message, which the model is to continue; usually empty."""
     created: int

@@ -32,6 +32,7 @@ def test_an_attempt_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
         "call_id": "req_1",
         "attempt": 1,
         "key_id": "key_1",
+        "operation": "chat/completions",
         "model": "gpt-4o",
         "provider": "openai",
         "upstream_model": "gpt-4o-2024-08-06",
