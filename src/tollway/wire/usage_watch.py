@@ -1,0 +1,141 @@
+"""Watches an answer that is relayed: what it says was used, and whether it came to its end.
+
+Everything here is known as soon as the piece that says it has been fed, so before that piece is passed on: money is
+settled before the client sees the last byte. Never raises, whatever the answer holds.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
+from tollway.wire.sse import Event, SseDecoder
+from tollway.wire.top_members import MAX_MEMBER_BYTES, TopMembers
+
+_DONE = b"[DONE]"
+
+LAST_EVENTS = frozenset(
+    {
+        *("response.completed", "response.incomplete", "response.failed"),
+        *("image_generation.completed", "image_edit.completed"),
+        *("transcript.text.done", "speech.audio.done"),
+        "error",
+    }
+)
+"""Types of events after which nothing comes that costs; streams of the chat kind end with ``[DONE]`` instead."""
+
+
+class UsageWatch(Protocol):
+    """Sees every piece of one answer, in order."""
+
+    usage: Raw | None
+    """The usage object, whole; of several the last."""
+    error: Raw | None
+    """The error object of an answer that is or ends with one."""
+    terminal: bool
+    """The answer's own end has been seen. Stays False for formats that have none, such as sound or plain text."""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece; look at the attributes afterwards."""
+
+    def close(self) -> None:
+        """The answer's bytes are over; what was still open counts."""
+
+
+def watch(content_type: bytes | None) -> UsageWatch:
+    """A watch for an answer of this content type."""
+    essence = (content_type or b"").partition(b";")[0].strip().lower()
+    if essence == b"text/event-stream":
+        return _WatchEvents()
+    if essence == b"application/json" or (essence.startswith(b"application/") and essence.endswith(b"+json")):
+        return _WatchObject()
+    return _WatchNothing()
+
+
+class _WatchNothing:
+    """Neither JSON nor events: only its framing says where it ends, and nothing what it cost."""
+
+    def __init__(self) -> None:
+        self.usage: Raw | None = None
+        self.error: Raw | None = None
+        self.terminal = False
+
+    def feed(self, piece: bytes) -> None:
+        """Nothing to see."""
+
+    def close(self) -> None:
+        """Nothing was open."""
+
+
+class _WatchObject(_WatchNothing):
+    """One JSON object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._members = TopMembers(("usage", "error"))
+
+    def feed(self, piece: bytes) -> None:
+        self._members.feed(piece)
+        if self._members.ended:
+            self.terminal = self._members.whole
+            self.usage = _kept(self._members.found.get("usage", UNSET))
+            self.error = _kept(self._members.found.get("error", UNSET))
+
+
+class _Inner(msgspec.Struct, gc=False):
+    usage: Raw | Unset = UNSET
+    error: Raw | Unset = UNSET
+
+
+class _Data(msgspec.Struct, gc=False):
+    type: str = ""
+    usage: Raw | Unset = UNSET
+    error: Raw | Unset = UNSET
+    response: _Inner | None = None  # in events of the Responses API
+
+
+_decode_data = decoder(_Data)
+
+
+class _WatchEvents(_WatchNothing):
+    """A stream of events, of any of OpenAI's kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._events = SseDecoder()
+
+    def feed(self, piece: bytes) -> None:
+        data = self._events.single(piece)
+        if data is not None:
+            self._see(b"", data)
+        else:
+            self._see_all(self._events.feed(piece))
+
+    def close(self) -> None:
+        self._see_all(self._events.close())
+
+    def _see_all(self, events: list[Event]) -> None:
+        for event in events:
+            self._see(event.name, event.data)
+
+    def _see(self, name: bytes, data: bytes) -> None:
+        if data == _DONE:
+            self.terminal = True
+            return
+        try:
+            said = _decode_data(data)
+        except UNREADABLE:
+            self.terminal = self.terminal or name == b"error"
+            return
+        inner = said.response or said
+        self.usage = _kept(said.usage) or _kept(inner.usage) or self.usage
+        self.error = _kept(said.error) or _kept(inner.error) or self.error
+        kind = said.type or name.decode("ascii", "replace")
+        if kind == "error" and self.error is None:  # flat: the event is the error object
+            self.error = _kept(Raw(data))
+        self.terminal = self.terminal or kind in LAST_EVENTS or self.error is not None
+
+
+def _kept(raw: Raw | Unset) -> Raw | None:
+    """A copy that keeps nothing else alive; None for ``null`` and for what is too long to be meant."""
+    return None if isinstance(raw, Unset) or is_null(raw) or len(raw) > MAX_MEMBER_BYTES else raw.copy()

@@ -1,0 +1,133 @@
+"""What an answer that passes by says of its cost and its end, known before its last piece is passed on."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollway.wire.top_members import MAX_MEMBER_BYTES
+from tollway.wire.usage_watch import UsageWatch, watch
+
+JSON = b"application/json; charset=utf-8"
+EVENTS = b"text/event-stream"
+
+USAGE = {"input_tokens": 3, "output_tokens": 4}
+ERROR = {"code": "server_error", "message": "no"}
+
+
+def event(data: object, name: str = "") -> bytes:
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data)}\n\n".encode()
+
+
+def seen(watching: UsageWatch) -> tuple[object, object, bool]:
+    usage, error = (None if raw is None else json.loads(bytes(raw)) for raw in (watching.usage, watching.error))
+    return usage, error, watching.terminal
+
+
+def see(content_type: bytes, *pieces: bytes) -> tuple[object, object, bool]:
+    watching = watch(content_type)
+    for piece in pieces:
+        watching.feed(piece)
+    return seen(watching)
+
+
+def test_the_usage_of_an_object_is_known_at_its_last_bracket() -> None:
+    body = json.dumps({"id": "r", "error": None, "usage": USAGE, "output": [{"usage": 1}]}).encode()
+    assert see(JSON, body[:-1]) == (None, None, False)
+    assert see(JSON, body[:-1], body[-1:], b"\n") == (USAGE, None, True)
+
+
+def test_an_object_may_be_an_error() -> None:
+    assert see(b"application/problem+json", json.dumps({"error": ERROR}).encode()) == (None, ERROR, True)
+
+
+def test_what_is_no_object_never_ends_well() -> None:
+    assert see(JSON, b"<html>") == (None, None, False)
+    assert see(JSON, b'{"usage":{}} x') == ({}, None, False)
+
+
+@pytest.mark.parametrize("kind", ["completed", "incomplete", "failed"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_stream_of_the_responses_api_ends_with_its_response(kind: str, named: bool) -> None:
+    name = f"response.{kind}" if named else ""
+    begun = event({"type": "response.created", "response": {"usage": None, "error": None}}, name and "response.created")
+    delta = event({"type": "response.output_text.delta", "delta": '"usage":1'}, name and "response.output_text.delta")
+    error = ERROR if kind == "failed" else None
+    ended = event({"type": f"response.{kind}", "response": {"id": "r", "usage": USAGE, "error": error}}, name)
+    assert see(EVENTS, begun, delta) == (None, None, False)
+    assert see(EVENTS, begun, delta, ended[:-1]) == (None, None, False)
+    assert see(EVENTS, begun, delta, ended) == (USAGE, error, True)
+
+
+def test_a_stream_of_the_chat_kind_ends_with_done() -> None:
+    chunk, last = event({"choices": [], "usage": None}), event({"choices": [], "usage": USAGE})
+    assert see(EVENTS, chunk, last, chunk) == (USAGE, None, False)
+    assert see(EVENTS, chunk, last, b"data: [DONE]\n\n") == (USAGE, None, True)
+
+
+def test_the_run_of_a_thread_is_counted_whole() -> None:
+    step = event({"object": "thread.run.step", "usage": {"prompt_tokens": 1}}, "thread.run.step.completed")
+    run = event({"object": "thread.run", "usage": USAGE}, "thread.run.completed")
+    assert see(EVENTS, step + run, b"event: done\ndata: [DONE]\n\n") == (USAGE, None, True)
+
+
+@pytest.mark.parametrize(
+    "kind", ["image_generation.completed", "image_edit.completed", "transcript.text.done", "speech.audio.done"]
+)
+def test_streams_of_images_and_sound_end_with_their_usage(kind: str) -> None:
+    assert see(EVENTS, event({"type": kind, "b64_json": "A" * 100_000, "usage": USAGE})) == (USAGE, None, True)
+    assert see(EVENTS, event({"type": kind})) == (None, None, True)
+
+
+def test_an_error_ends_a_stream() -> None:
+    flat = {"type": "error", **ERROR, "sequence_number": 3}
+    assert see(EVENTS, event(flat, "error")) == (None, flat, True)
+    assert see(EVENTS, event(flat)) == (None, flat, True)
+    assert see(EVENTS, event({"error": ERROR})) == (None, ERROR, True)
+    assert see(EVENTS, event({"error": ERROR}, "error")) == (None, ERROR, True)
+    assert see(EVENTS, b"event: error\ndata: overloaded\n\n") == (None, None, True)
+
+
+def test_an_event_without_its_blank_line_counts_at_the_end() -> None:
+    watching = watch(EVENTS)
+    watching.feed(event({"type": "response.completed", "response": {"usage": USAGE}})[:-1])
+    assert seen(watching) == (None, None, False)
+    watching.close()
+    assert seen(watching) == (USAGE, None, True)
+
+
+def test_a_usage_that_is_too_long_is_none() -> None:
+    assert see(EVENTS, event({"usage": "x" * MAX_MEMBER_BYTES})) == (None, None, False)
+
+
+@pytest.mark.parametrize("content_type", [None, b"", b"audio/mpeg", b"text/plain", b"application/jsonl"])
+def test_other_formats_say_nothing(content_type: bytes | None) -> None:
+    watching = watch(content_type)
+    watching.feed(b'{"usage":{}}')
+    watching.close()
+    assert seen(watching) == (None, None, False)
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"data: ", b"\n\n", b"event: error\n", b"[DONE]", b'{"usage":', b"{}", b"}", b"null", b'{"response":', b'"'),
+        *(event({"usage": USAGE}), event({"type": "error"}), event({"response": 1}), event([1]), b"\xff", b"\r\n"),
+    ]
+)
+
+
+@given(st.lists(PIECES | st.binary()), st.sampled_from([JSON, EVENTS]), st.data())
+def test_any_bytes_look_the_same_in_any_cut(pieces: list[bytes], content_type: bytes, draw: st.DataObject) -> None:
+    text = b"".join(pieces)
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(text)))))
+    parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    raw = []
+    for cut in (parts, [text]):
+        watching = watch(content_type)
+        for part in cut:
+            watching.feed(part)
+        watching.close()
+        raw.append((watching.usage, watching.error, watching.terminal))
+    assert raw[0] == raw[1]
