@@ -1,0 +1,198 @@
+"""The JSON body of a call that is relayed: judged as far as the gateway must, and kept as it came for the provider."""
+
+import re
+
+import msgspec
+
+from tollway.domain.refusals import BadRequest
+from tollway.wire.chat_request import MAX_MODEL_CHARACTERS
+from tollway.wire.estimate import MEDIA_BYTES
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8, members
+
+
+class RelayedCall(msgspec.Struct, frozen=True, gc=False):
+    """One call, as far as the gateway needs to know it."""
+
+    model: str | None
+    stream: bool
+    max_output_tokens: int | None
+    """The client's own cap, where it is a count; what else it may be is the provider's to judge."""
+    prompt_bytes: int
+    """Size of everything that becomes input tokens; pictures and the like count flat (``wire/estimate.py``)."""
+    refers_to_stored: str | None
+    """The first member that names something kept at the provider, or asks for an answer that is kept there to be
+    fetched later: only for a key with a provider key of its own."""
+    top: dict[str, Raw]
+    """Every member of the body, unknown ones too."""
+
+    def with_model(self, name: str) -> bytes:
+        """The body with another model; every other member as it came."""
+        return encode({**self.top, "model": name})
+
+
+class _Judged(msgspec.Struct, gc=False):
+    model: str | None = None
+    stream: bool | None = None
+
+
+_JUDGED = ("model", "stream")
+
+_decode_judged = decoder(_Judged)
+_decode_cap = decoder(int)
+
+_MAX_CAP = 2**31 - 1
+
+_PROMPT_MEMBERS = ("input", "instructions", "tools", "text", "prompt", "questions", "messages", "additional_messages")
+"""What a model reads, in any of the calls."""
+
+_NOTHING = Raw(b"null")
+
+_CAPS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+
+
+def parse_relayed(body: bytes, *, may_be_empty: bool = False) -> RelayedCall | BadRequest:
+    """The call that these bytes make, or what is wrong with them. Never raises."""
+    if may_be_empty and not body:
+        return RelayedCall(None, False, None, 0, None, {})
+    try:
+        top = members(body)
+        judged = _decode_judged(encode({name: top[name] for name in _JUDGED if name in top}))
+    except msgspec.ValidationError as error:
+        return _wrong_value(str(error))
+    except UNREADABLE:
+        return _NO_JSON
+    if not is_utf8(body):
+        return _NO_JSON
+    model = judged.model
+    if model is not None and not (model.isprintable() and 0 < len(model) <= MAX_MODEL_CHARACTERS):
+        return BadRequest("Invalid 'model': not the name of a model.", "model", "invalid_value")
+    items = _items(top)
+    return RelayedCall(
+        model=model,
+        stream=judged.stream is True,
+        max_output_tokens=_cap(top),
+        prompt_bytes=sum(len(top[name]) for name in _PROMPT_MEMBERS if name in top) - _media_discount(items),
+        refers_to_stored=_refers_to_stored(top, items, escapes=b"\\" in body),
+        top=top,
+    )
+
+
+_NO_JSON = BadRequest("The body of the request is not valid JSON in UTF-8.", None, "invalid_json")
+
+
+def _wrong_value(said: str) -> BadRequest:
+    """What a typed decoder said, in the words of OpenAI's errors."""
+    said, _, path = said.replace("`", "").partition(" - at $.")
+    if path:
+        return BadRequest(f"Invalid '{path}': {said}.", path, "invalid_type")
+    return BadRequest(f"The body of the request is not an object: {said}.", None, "invalid_type")
+
+
+def _cap(top: dict[str, Raw]) -> int | None:
+    for name in _CAPS:
+        try:
+            cap = _decode_cap(top.get(name, _NOTHING))
+        except UNREADABLE:
+            continue
+        if 0 <= cap <= _MAX_CAP:
+            return cap
+    return None
+
+
+class _Item(msgspec.Struct, gc=False):
+    """One item of the input of a response."""
+
+    type: str | None = None
+    role: str | None = None
+    content: Raw | Unset = UNSET
+    output: Raw | Unset = UNSET
+    result: Raw | Unset = UNSET  # a picture that a tool has made
+
+
+class _Part(msgspec.Struct, gc=False):
+    """One part of an item; a medium is in one of these."""
+
+    image_url: Raw | Unset = UNSET
+    input_audio: Raw | Unset = UNSET
+    file_data: Raw | Unset = UNSET
+    file_url: Raw | Unset = UNSET
+    file_id: Raw | Unset = UNSET
+
+
+_decode_items = decoder(list[_Item])
+_decode_parts = decoder(list[_Part] | _Part)  # type: ignore[arg-type]  # a union is no class
+
+
+def _items(top: dict[str, Raw]) -> list[_Item]:
+    """The items of the input, where it has some; what looks different is text to us."""
+    try:
+        return _decode_items(top["input"]) if "input" in top and not is_text(top["input"]) else []
+    except UNREADABLE:
+        return []
+
+
+def _media_discount(items: list[_Item]) -> int:
+    """How many bytes to take off, so that each medium counts flat (negative: to add)."""
+    discount = 0
+    for item in items:
+        discount += _flat(item.result)
+        for raw in (item.content, item.output):
+            for part in _parts(raw):
+                media = (part.image_url, part.input_audio, part.file_data, part.file_url, part.file_id)
+                discount += next(filter(None, map(_flat, media)), 0)
+    return discount
+
+
+def _flat(medium: Raw | Unset) -> int:
+    return 0 if isinstance(medium, Unset) or is_null(medium) else len(medium) - MEDIA_BYTES
+
+
+def _parts(raw: Raw | Unset) -> list[_Part]:
+    if isinstance(raw, Unset) or is_text(raw):
+        return []
+    try:
+        parts = _decode_parts(raw)
+    except UNREADABLE:
+        return []
+    return parts if isinstance(parts, list) else [parts]
+
+
+_REFERRING = ("input", "tools", "images", "mask", "prompt_cache_options", "background_options")
+"""Members that may hold a reference, at any depth."""
+
+_REFERENCE = re.compile(
+    rb'"(?:(?:file_id|container|comparison_response_id|continuation_id)"\s*:\s*"'
+    rb'|(?:file_ids|vector_store_ids)"\s*:\s*\[\s*"'
+    rb'|type"\s*:\s*"(?:item|container|skill)_reference")'
+)
+"""A member that names what is kept. A string cannot look like it, as its quotes are escaped; nor does the schema of a
+function with a parameter of that name, as what follows there is an object."""
+
+_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")
+
+
+def _refers_to_stored(top: dict[str, Raw], items: list[_Item], *, escapes: bool) -> str | None:
+    for name, raw in top.items():
+        match name:
+            case "previous_response_id" | "conversation":
+                refers = not is_null(raw)
+            case "prompt" | "voice":  # a text, or the id of a stored one
+                refers = not (is_null(raw) or is_text(raw))
+            case "background":
+                refers = bytes(raw) == b"true"
+            case _:
+                refers = name in _REFERRING and _holds_a_reference(raw, escapes)
+        if refers:
+            return name
+    bare = any(item.type is None and item.role is None for item in items)  # the type of a reference may be left out
+    return "input" if bare else None
+
+
+def _holds_a_reference(raw: Raw, escapes: bool) -> bool:
+    text: memoryview | bytes = memoryview(raw)
+    if escapes and _ESCAPED_LETTER.search(text):
+        try:
+            text = encode(msgspec.json.decode(raw))  # letters stand for themselves there
+        except UNREADABLE:
+            return True  # a number out of range, say, which another parser may take: what hides there is not known
+    return _REFERENCE.search(text) is not None
