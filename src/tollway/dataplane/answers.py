@@ -1,5 +1,7 @@
 """The heads of our own answers, and refusals."""
 
+from collections.abc import Mapping
+
 from tollway.dataplane.calls import Attempt, Call
 from tollway.dataplane.world import World
 from tollway.domain.money import format_dollars
@@ -9,7 +11,11 @@ from tollway.routing.snapshot import KeyGrant
 from tollway.wire.openai_errors import to_http
 
 _JSON = b"content-type: application/json\r\n"
-_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+_NO_BUFFERING = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+_STREAM = b"content-type: text/event-stream; charset=utf-8\r\n" + _NO_BUFFERING
+
+_PASSED = (b"content-type", b"content-disposition", b"content-range", b"accept-ranges", b"location", b"openai-version")
+"""Headers of a provider's that belong to its answer. What it says of its own limits and accounts stays here."""
 
 
 def refuse(world: World, request: Request, call_id: str, refusal: Refusal, told: bytes = b"") -> None:
@@ -34,18 +40,41 @@ def call_lines(world: World, call: Call) -> bytes:
     )
 
 
-def reply_head(attempt: Attempt, cost: int, now: float) -> bytes:
-    """The header lines of a complete answer."""
-    price = attempt.upstream.target.price
-    if price is None:
-        return _JSON + _provenance(attempt, now)
-    dollars = format_dollars(cost, price.scale).encode()
-    return b"%bx-tollway-cost: %b\r\n%b" % (_JSON, dollars, _provenance(attempt, now))
+def own_head(call: Call, now: float) -> bytes:
+    """The header lines of what the gateway itself knows."""
+    lines = call.hold.header_lines(now)
+    return b"%bx-request-id: %b\r\n%bx-tollway-config-revision: %d\r\n" % (
+        _JSON,
+        call.id.encode(),
+        lines,
+        call.snapshot.revision,
+    )
+
+
+def reply_head(attempt: Attempt, cost: int | None, now: float) -> bytes:
+    """The header lines of a complete answer; a cost that nobody can tell is left out."""
+    return b"%b%b%b" % (_JSON, _cost_line(attempt, cost), _provenance(attempt, now))
+
+
+def passed_head(attempt: Attempt, headers: Mapping[bytes, bytes], now: float, cost: int | None = None) -> bytes:
+    """The header lines of an answer that passes as it is; a cost that is not known, or not yet, is left out."""
+    lines = b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED if name in headers])
+    if headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        lines += _NO_BUFFERING
+    return lines + _cost_line(attempt, cost) + _provenance(attempt, now)
 
 
 def stream_head(attempt: Attempt, now: float) -> bytes:
     """The header lines of a stream; what it costs is not known yet."""
     return _STREAM + _provenance(attempt, now)
+
+
+def _cost_line(attempt: Attempt, cost: int | None) -> bytes:
+    if cost is None:
+        return b""
+    price = attempt.upstream.target.price
+    dollars = format_dollars(cost, price.scale) if price is not None else "0"
+    return b"x-tollway-cost: %b\r\n" % dollars.encode()
 
 
 def _provenance(attempt: Attempt, now: float) -> bytes:

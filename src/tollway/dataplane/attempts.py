@@ -7,7 +7,7 @@ a byte of a stream has gone out there is no other attempt (``relay.py``).
 import asyncio
 from typing import cast
 
-from tollway.dataplane.answers import reply_head
+from tollway.dataplane.answers import reply_head, stream_head
 from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Prepared
 from tollway.dataplane.failures import failure_of
@@ -36,7 +36,7 @@ def prepare(world: World, call: Call, target: Target) -> Prepared | UpstreamFail
     upstream = world.upstreams.of(target)
     adapter = upstream.adapters.get(call.operation.name)
     if adapter is None:
-        return _not_offered(call)
+        return not_offered(call)
     request = adapter.encode(call.asked, target.upstream_model)
     if isinstance(request, BadRequest):
         return UpstreamFailure(FailureKind.UNSUPPORTED, request.message, code=request.code, param=request.param)
@@ -56,7 +56,8 @@ def _post(upstream: Upstream, path: bytes, credential: bytes, body: bytes) -> by
     )
 
 
-def _not_offered(call: Call) -> UpstreamFailure:
+def not_offered(call: Call) -> UpstreamFailure:
+    """The target's provider has no such operation."""
     text = f"The provider of the model '{call.asked.model}' does not offer /v1/{call.operation.name}."
     return UpstreamFailure(FailureKind.UNSUPPORTED, text, code="unsupported_endpoint", param="model")
 
@@ -97,6 +98,7 @@ async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult |
         on_sent=attempt.note_sent,
     )
     attempt.status = reply.status
+    assert attempt.adapter is not None
     return attempt.adapter.decode(reply.status, reply.headers, reply.body, attempt.call.asked)
 
 
@@ -125,6 +127,7 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
             on_sent=attempt.note_sent,
         )
         attempt.status = response.status
+        assert attempt.adapter is not None
         if response.status != 200:
             return attempt.adapter.classify(response.status, response.headers, await error_body(response))
         decoder = attempt.adapter.decoder(attempt.call.asked)
@@ -133,7 +136,7 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
         response.first_byte_due = False
         if decoder.failure is not None:
             return decoder.failure
-        await Relay(world, attempt, decoder, response).run(held)
+        await Relay(world, attempt, decoder, response, stream_head(attempt, world.now())).run(held)
         return None
     except UpstreamError as error:
         return failure_of(error)

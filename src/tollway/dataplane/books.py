@@ -12,6 +12,7 @@ import logging
 from tollway.accounting.journal import Journal, JournalFull
 from tollway.accounting.records import Settlement
 from tollway.dataplane.calls import Attempt, Call, Clock
+from tollway.domain.asked import NoUsage
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import Price
 from tollway.domain.usage import Usage
@@ -55,25 +56,34 @@ class Books:
 
     def charge(
         self, attempt: Attempt, outcome: str, usage: Usage | None, content_bytes: int, *, partial: bool = False
-    ) -> int:
-        """Enter an attempt that the key pays for; the cost in units of its price. Only the first call counts.
+    ) -> int | None:
+        """Enter an attempt that the key pays for; the cost in units of its price, None where nobody can tell it.
 
-        ``content_bytes`` of generated text stand in for a missing ``usage``.
+        ``content_bytes`` of generated text stand in for a missing ``usage`` where that makes sense. Only the first
+        call counts.
         """
         if attempt.entered:
-            return 0
-        state = "partial" if partial else "exact"
-        if usage is None:
-            output_tokens = output_tokens_estimate(content_bytes)
-            usage = Usage(input_tokens=attempt.call.prompt_tokens, output_tokens=output_tokens, measured=False)
-            state = "partial" if partial else "estimated"
-        now = self._now()
+            return None
         call = attempt.call
+        no_usage = call.operation.no_usage
+        state = "partial" if partial else "exact"
+        if usage is not None:
+            priced = attempt.upstream.target.price is not None or (no_usage is NoUsage.FREE and not usage.total_tokens)
+        elif no_usage is NoUsage.ESTIMATE:
+            output_tokens = output_tokens_estimate(content_bytes)
+            usage = Usage(input_tokens=call.prompt_tokens, output_tokens=output_tokens, measured=False)
+            state = "partial" if partial else "estimated"
+            priced = attempt.upstream.target.price is not None
+        else:
+            usage, state, priced = _NOTHING, "none", no_usage is NoUsage.FREE
+        now = self._now()
         call.hold.settle(usage.input_tokens + usage.output_tokens, now)
         price = attempt.upstream.target.price or _UNPRICED
         cost = price.cost(usage)
-        self._enter(attempt, outcome, state, usage, price, cost, "", now)
+        self._enter(attempt, outcome, state, usage, price, cost, "", now, priced=priced)
         provider = attempt.upstream.target.provider.name
+        if not priced:
+            self._metrics.unpriced(attempt.upstream.target.model, provider)
         self._metrics.answered(
             attempt.upstream.target.model,
             provider,
@@ -83,12 +93,14 @@ class Books:
             cost,
             price.scale,
         )
-        return cost
+        return cost if priced else None
 
     def waive(self, attempt: Attempt, outcome: str, cause: str = "") -> None:
         """Enter an attempt that reached nobody: on the house. Without effect on one that is entered already."""
         if not attempt.entered:
-            self._enter(attempt, outcome, "none", _NOTHING, _UNPRICED, 0, cause, self._now(), charged=False)
+            priced = attempt.upstream.target.price is not None
+            now = self._now()
+            self._enter(attempt, outcome, "none", _NOTHING, _UNPRICED, 0, cause, now, priced=priced, charged=False)
 
     def abandon(self, attempt: Attempt) -> None:
         """Enter an attempt that was cancelled before anything of it reached the client.
@@ -117,6 +129,8 @@ class Books:
         cost: int,
         cause: str,
         now: float,
+        *,
+        priced: bool,
         charged: bool = True,
     ) -> None:
         attempt.entered = True
@@ -144,7 +158,7 @@ class Books:
             usage.reasoning_tokens,
             cost,
             price.scale,
-            target.price is not None,
+            priced,
             charged,
             price.input,
             price.cached_input,

@@ -8,7 +8,6 @@ from tollway.admission.allowances import Hold
 from tollway.dataplane.upstreams import Upstream
 from tollway.domain.asked import Asked, NoUsage
 from tollway.domain.failures import UpstreamFailure
-from tollway.domain.refusals import BadRequest
 from tollway.http1.answer import Answer
 from tollway.http1.server import Request
 from tollway.providers.base import Adapter
@@ -29,19 +28,28 @@ class Cut(enum.Enum):
     DRAINED = "drained"
 
 
-class Operation(NamedTuple):
-    """One thing that clients may ask for, and how it is done. ``operations.py`` lists them."""
+class Way(NamedTuple):
+    """How an answer is got from a provider."""
 
-    name: str
-    """As in OpenAI's documentation: the path below ``/v1/``."""
-    parse: Callable[[bytes, int], Asked | BadRequest]
-    """Judges a client's body; the second argument is the time, Unix seconds."""
     prepare: "Callable[[World, Call, Target], Prepared | UpstreamFailure]"
     reply: "Callable[[World, Attempt], Awaitable[UpstreamFailure | None]]"
     """One attempt at a whole answer: None once it has answered the client."""
     stream: "Callable[[World, Attempt], Awaitable[UpstreamFailure | None]]"
     """One attempt at a stream."""
+
+
+class Operation(NamedTuple):
+    """One thing that clients may ask for."""
+
+    name: str
+    """The path of OpenAI's API below ``/v1/``, its parameters in braces."""
+    way: Way | None
+    """None: the gateway itself knows the answer."""
     no_usage: NoUsage = NoUsage.ESTIMATE
+    runs_model: bool = True
+    """Whether a call runs a model even if it names none."""
+    as_is: bool = False
+    """Whether what a provider says of the client's own mistakes keeps its status."""
 
 
 class Call:
@@ -62,6 +70,7 @@ class Call:
         "prompt_tokens",
         "request",
         "snapshot",
+        "spent",
         "started",
         "started_unix",
         "targets",
@@ -94,6 +103,8 @@ class Call:
         self.expires_at = grant.expires_at
         """Unix seconds; what the key's row says now, where the call is long."""
         self.attempts = 0
+        self.spent = False
+        """What has been sent cannot be sent again: there is no other attempt."""
         self.cut: Cut | None = None
         """Why the gateway itself ends the call; set before its task is cancelled."""
 
@@ -102,7 +113,8 @@ class Prepared(NamedTuple):
     """A request that is ready to be sent."""
 
     upstream: Upstream
-    adapter: Adapter
+    adapter: Adapter | None
+    """None where the call passes as it is."""
     credential: bytes
     """The header line within ``message``, to be kept out of everything that a client reads."""
     message: bytes

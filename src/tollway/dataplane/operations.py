@@ -1,7 +1,10 @@
 """The operations that are served in every dialect that has them."""
 
 from tollway.dataplane.attempts import attempt_reply, attempt_stream, prepare
-from tollway.dataplane.calls import Operation
-from tollway.wire.chat_request import parse_chat
+from tollway.dataplane.calls import Operation, Way
+from tollway.domain.asked import NoUsage
 
-CHAT = Operation("chat/completions", parse_chat, prepare, attempt_reply, attempt_stream)
+_TRANSLATED = Way(prepare, attempt_reply, attempt_stream)
+
+CHAT = Operation("chat/completions", _TRANSLATED)
+MODELS = Operation("models", None, NoUsage.FREE, runs_model=False)

@@ -8,7 +8,6 @@
 
 import asyncio
 
-from tollway.dataplane.answers import stream_head
 from tollway.dataplane.books import CLIENT_GONE, INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Cut
 from tollway.dataplane.failures import failure_of
@@ -38,7 +37,9 @@ class Relay:
 
     __slots__ = ("_attempt", "_decoder", "_last", "_quiet_last", "_quiet_since", "_response", "_stream", "_world")
 
-    def __init__(self, world: World, attempt: Attempt, decoder: StreamDecoder, response: StreamedResponse) -> None:
+    def __init__(
+        self, world: World, attempt: Attempt, decoder: StreamDecoder, response: StreamedResponse, head: bytes
+    ) -> None:
         self._world = world
         self._attempt = attempt
         self._decoder = decoder
@@ -47,7 +48,7 @@ class Relay:
         now = attempt.first_byte_at = self._quiet_since = world.now()
         target = attempt.upstream.target
         world.metrics.first_byte(target.model, target.provider.name, now - attempt.started)
-        self._stream = attempt.call.request.start(200, stream_head(attempt, now))
+        self._stream = attempt.call.request.start(response.status, head)
         self._stream.on_pause = response.pause
         self._stream.on_resume = response.resume
         if self._stream.paused:  # the head alone was too much for the client
@@ -100,8 +101,12 @@ class Relay:
             world.health.failed(target, call.grant, failure, now)
             self._charge(failure.kind.value)
         if failure is not None:
-            self._stream.write(error_event(without_secret(failure, attempt.credential)))
+            self._tell(without_secret(failure, attempt.credential))
         self._stream.end()
+
+    def _tell(self, failure: UpstreamFailure) -> None:
+        """Say why the answer ends here."""
+        self._stream.write(error_event(failure))
 
     def _feed(self, piece: bytes) -> bool:
         """The next piece of the provider's answer, straight from its connection; whether there was anything in it."""

@@ -1,32 +1,39 @@
 """Which path is served by whom. Every path that is not here is answered with 404, whatever the key."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from tollway.dataplane.answers import refuse
 from tollway.dataplane.calls import Operation
 from tollway.dataplane.control import serve_control
 from tollway.dataplane.health import serve_liveness, serve_readiness
+from tollway.dataplane.models import PATHS as MODEL_PATHS
+from tollway.dataplane.models import serve_model, serve_models
 from tollway.dataplane.operations import CHAT
-from tollway.dataplane.serve import serve
+from tollway.dataplane.passage import serve_passage
+from tollway.dataplane.serve import Parse, serve
 from tollway.dataplane.world import World
 from tollway.domain.refusals import BadRequest
 from tollway.http1.server import Request
+from tollway.wire.chat_request import parse_chat
 from tollway.wire.openai_errors import error_body
+from tollway.wire.paths import find
 
 _log = logging.getLogger("tollway.routes")
 
 Serve = Callable[[World, Request], Awaitable[None]]
 
 
-def operation(of: Operation) -> Serve:
-    """Serves one operation."""
-    return lambda world, request: serve(world, request, of)
+def operation(of: Operation, parse: Parse) -> Serve:
+    """Serves one operation whose bodies this parser judges."""
+    return lambda world, request: serve(world, request, of, parse)
 
 
 ROUTES: dict[bytes, dict[bytes, Serve]] = {
-    b"/v1/chat/completions": {b"POST": operation(CHAT)},
-    b"/chat/completions": {b"POST": operation(CHAT)},
+    b"/v1/chat/completions": {b"POST": operation(CHAT, parse_chat)},
+    b"/chat/completions": {b"POST": operation(CHAT, parse_chat)},
+    b"/v1/models": {b"GET": serve_models},
+    b"/models": {b"GET": serve_models},
     b"/health/liveness": {b"GET": serve_liveness, b"HEAD": serve_liveness},
     b"/health/readiness": {b"GET": serve_readiness, b"HEAD": serve_readiness},
     b"/livez": {b"GET": serve_liveness, b"HEAD": serve_liveness},
@@ -47,7 +54,7 @@ class Router:
         """Answer one request."""
         methods = ROUTES.get(request.path)
         serve = methods.get(request.method) if methods is not None else None
-        return (serve or serve_unknown)(self._world, request)
+        return (serve or serve_other)(self._world, request)
 
     def render_error(self, status: int, reason: str) -> tuple[bytes, bytes]:
         """Header lines and body for what the HTTP server itself refuses, in OpenAI's format."""
@@ -63,15 +70,24 @@ class Router:
         _log.error("a request failed by a bug of ours", exc_info=error)
 
 
-async def serve_unknown(world: World, request: Request) -> None:
-    """404 for a path that nobody serves, 405 for a method that its path does not take."""
-    refuse(world, request, world.call_ids.next(), _unknown(request, ROUTES.get(request.path)))
+async def serve_other(world: World, request: Request) -> None:
+    """A path that passes as it is; 404 for one that nobody serves, 405 for a method that its path does not take."""
+    if request.method == b"GET" and request.path.startswith(MODEL_PATHS):
+        await serve_model(world, request)
+        return
+    known = find(request.path)
+    rule = known.rules.get(request.method) if known is not None else None
+    if known is not None and rule is not None:
+        await serve_passage(world, request, known.upstream, rule)
+        return
+    methods = [*ROUTES.get(request.path, ()), *(known.rules if known is not None else ())]
+    refuse(world, request, world.call_ids.next(), _unknown(request, methods))
 
 
-def _unknown(request: Request, methods: dict[bytes, Serve] | None) -> BadRequest:
+def _unknown(request: Request, methods: Iterable[bytes]) -> BadRequest:
     path = request.path[:200].decode("ascii", "replace")
     method = request.method.decode("ascii", "replace")
-    if methods is None:
+    if not methods:
         return BadRequest(f"Unknown request URL: {method} {path}.", code="unknown_url", status=404)
     allowed = ", ".join(sorted(name.decode() for name in methods))
     return BadRequest(f"{path} takes {allowed}, not {method}.", code="method_not_allowed", status=405)

@@ -6,7 +6,7 @@ other is attempted until one answers. A refusal at any point is a value, and ``r
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -35,6 +35,8 @@ from tollway.routing.retry import Step, decide
 from tollway.routing.snapshot import KeyGrant, Target
 from tollway.wire.estimate import prompt_tokens_estimate
 
+_NAME_A_MODEL = "This API key may use only some models, so the request has to name one: 'model'."
+
 REPEAT_PAUSE_S = 0.25
 """Before the only target is tried once more: long enough for a restart or a dropped connection to pass."""
 
@@ -45,7 +47,11 @@ Failed = tuple[Target, UpstreamFailure]
 """A target that was tried or could not be, and why it gave no answer."""
 
 
-async def serve(world: World, request: Request, operation: Operation) -> None:
+Parse = Callable[[bytes, int], Asked | BadRequest]
+"""Judges a client's body; the second argument is the time, Unix seconds."""
+
+
+async def serve(world: World, request: Request, operation: Operation, parse: Parse) -> None:
     """Answer one call whose body is read and judged as a whole before anything is sent."""
     call_id = world.call_ids.next()
     call = identify(world, request, call_id)
@@ -56,14 +62,18 @@ async def serve(world: World, request: Request, operation: Operation) -> None:
         refuse(world, request, call_id, call)
         return
     assert request.body is not None
-    asked = operation.parse(request.body, int(call.started_unix))
-    refusal = asked if isinstance(asked, BadRequest) else admit(world, call, operation, asked)
+    await run(world, call, operation, parse(request.body, int(call.started_unix)))
+
+
+async def run(world: World, call: Call, operation: Operation, asked: Asked | Refusal) -> None:
+    """Admit a call whose caller is known, and answer it."""
+    refusal = admit(world, call, operation, asked) if isinstance(asked, Asked) else asked
     if refusal is not None:
-        refuse(world, request, call_id, refusal, limit_lines(world, call.grant))
+        refuse(world, call.request, call.id, refusal, limit_lines(world, call.grant))
         return
     refusal = await answer_or_cut(world, call)
     if refusal is not None:
-        refuse(world, request, call_id, refusal, call_lines(world, call))
+        refuse(world, call.request, call.id, refusal, call_lines(world, call))
 
 
 def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
@@ -80,9 +90,12 @@ def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refus
     targets = plan(asked.model, grant, call.snapshot)
     if not isinstance(targets, tuple):
         return targets
+    if grant.models is not None and not asked.model and operation.runs_model:
+        return BadRequest(_NAME_A_MODEL, "model", "missing_required_parameter")
     if world.books.full:
         return CannotAccount()
-    asked = with_wishes(asked, call, targets[0])
+    if targets:
+        asked = with_wishes(asked, call, targets[0])
     prompt_tokens = prompt_tokens_estimate(asked.prompt_bytes)
     cap = world.settings.assumed_output_tokens if asked.max_output_tokens is None else asked.max_output_tokens
     tokens = prompt_tokens + cap * asked.n
@@ -132,12 +145,13 @@ async def answer(world: World, call: Call) -> Refusal | None:
     """Attempt one target after the other; None once one of them has answered the client."""
     failures: list[Failed] = []
     deadline = call.started + world.settings.request_timeout_s
-    operation = call.operation
-    attempt_once = operation.stream if call.asked.stream else operation.reply
+    operation, way = call.operation, call.operation.way
+    assert way is not None
+    attempt_once = way.stream if call.asked.stream else way.reply
     for target in candidates(world, call, failures):
         if failures and target is failures[-1][0]:
             await asyncio.sleep(REPEAT_PAUSE_S)
-        prepared = operation.prepare(world, call, target)
+        prepared = way.prepare(world, call, target)
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now())
             outcome = await attempt_once(world, attempt)
@@ -151,9 +165,9 @@ async def answer(world: World, call: Call) -> Refusal | None:
             if failure.kind is FailureKind.CREDENTIAL:
                 call.attempts += 1  # a stored key that cannot be read counts as one that the provider refused
         if decide(failure.kind) is Step.RETURN:
-            return ClientFault(failure)
+            return ClientFault(failure, operation.as_is)
         failures.append((target, failure))
-        if world.now() >= deadline:
+        if call.spent or world.now() >= deadline:
             break
     if failures and all(failure.kind is FailureKind.UNSUPPORTED for _, failure in failures):
         return ClientFault(failures[0][1])

@@ -78,6 +78,19 @@ class ClientFault(msgspec.Struct, frozen=True):
     """A provider refused the request for a reason of the client's own making."""
 
     failure: UpstreamFailure
+    as_is: bool = False
+    """Whether its status is the client's, too; otherwise it becomes OpenAI's 400."""
+
+
+class ProviderKeyRequired(msgspec.Struct, frozen=True):
+    """The call works on objects that the provider stores, and the key has no provider key of its own.
+
+    On a shared one, tenants would see each other's.
+    """
+
+    provider: str
+    param: str | None = None
+    """The member of the body that names such an object, where it is not the path."""
 
 
 class CannotAccount(msgspec.Struct, frozen=True):
@@ -104,6 +117,7 @@ Refusal = (
     | TooLarge
     | NoAnswer
     | ClientFault
+    | ProviderKeyRequired
     | CannotAccount
     | ControlPlaneAway
     | Draining

@@ -130,6 +130,13 @@ class Request:
         self.state = OPEN
         self._connection = connection
 
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the body, come or not; None where only its end will say."""
+        if self.upload is not None:
+            return self.upload.length if self.upload.length >= 0 else None
+        return len(self.body or b"")
+
     async def read_body(self, limit: int = NO_LIMIT) -> bytes:
         """The whole body. Raises :class:`MessageError` if it is too large, too slow, compressed or not well formed.
 

@@ -50,6 +50,9 @@ FAMILIES: dict[str, Family] = {
     "tollway_tokens_total": Family("counter", "Tokens that were billed.", ("model", "provider", "kind")),
     "tollway_cost_usd_total": Family("counter", "What was charged to keys, in US dollars.", ("model", "provider")),
     "tollway_upstream_attempts_total": Family("counter", "Attempts at providers.", ("provider", "outcome")),
+    "tollway_unpriced_total": Family(
+        "counter", "Answers whose cost nobody can tell: no price is known, or no usage.", ("model", "provider")
+    ),
     "tollway_refusals_total": Family("counter", "Calls refused by the gateway itself.", ("code",)),
     "tollway_inflight_requests": Family("gauge", "Calls that are running."),
     "tollway_open_connections": Family("gauge", "Open client connections."),
@@ -112,6 +115,7 @@ class Metrics:
         self._first_bytes: dict[Labels, _Histogram] = {}
         self._attempts: dict[Labels, int] = {}
         self._refusals: dict[Labels, int] = {}
+        self._unpriced: dict[Labels, int] = {}
 
     def answered(
         self,
@@ -145,6 +149,10 @@ class Metrics:
         """An attempt ended; ``outcome`` is ``ok`` or why it failed."""
         _count(self._attempts, (provider, outcome))
 
+    def unpriced(self, model: str, provider: str) -> None:
+        """An answer cost something that nobody can tell."""
+        _count(self._unpriced, (model, provider))
+
     def refused(self, code: str) -> None:
         """The gateway itself said no; ``code`` is the error's code."""
         _count(self._refusals, (code,))
@@ -160,6 +168,7 @@ class Metrics:
             ],
             "tollway_cost_usd_total": [(key, [answers.dollars()]) for key, answers in self._answers.items()],
             "tollway_upstream_attempts_total": _counted(self._attempts),
+            "tollway_unpriced_total": _counted(self._unpriced),
             "tollway_refusals_total": _counted(self._refusals),
         }
         for name, value in msgspec.structs.asdict(gauges).items():

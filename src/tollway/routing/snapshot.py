@@ -276,8 +276,8 @@ def compile_snapshot(
         name: Route(name, (targets[name], *(targets[other] for other in dict.fromkeys(others) if other != name)))
         for name, others in fallbacks.items()
     }
-    if (provider := compiled.get(DEFAULT_PROVIDER)) is not None:
-        routes[NO_MODEL] = Route(NO_MODEL, (Target(NO_MODEL, NO_MODEL, provider, None),))
+    default = compiled.get(DEFAULT_PROVIDER)
+    routes[NO_MODEL] = Route(NO_MODEL, () if default is None else (Target(NO_MODEL, NO_MODEL, default, None),))
     return Snapshot(revision, keys, routes, compiled)
 
 

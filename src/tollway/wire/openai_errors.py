@@ -23,6 +23,7 @@ from tollway.domain.refusals import (
     ModelNotAllowed,
     ModelNotFound,
     NoAnswer,
+    ProviderKeyRequired,
     Refusal,
     RevokedKey,
     TooFast,
@@ -113,9 +114,16 @@ def to_http(refusal: Refusal) -> HttpError:
             return _error(429, "rate_limit_exceeded", text, type=dimension, headers=_DO_NOT_RETRY)
         case NoAnswer(attempts):
             return _no_answer(attempts)
-        case ClientFault(failure):
-            status = 413 if failure.status == 413 else 400
+        case ClientFault(failure, as_is):
+            status = failure.status if failure.status == 413 or (as_is and failure.status) else 400
             return _error(status, failure.code, failure.message, failure.param, failure.type)
+        case ProviderKeyRequired(provider, param):
+            what = "This path" if param is None else f"'{param}'"
+            text = (
+                f"{what} works on objects that are stored at the provider '{_name(provider)}'. The API key needs a "
+                "provider key of its own for that."
+            )
+            return _error(403, "provider_key_required", text, param)
         case CannotAccount():
             text = "This gateway cannot note what a call costs at the moment, so it makes none."
             return _error(

@@ -1,0 +1,219 @@
+"""Calls that pass as they are: every path of OpenAI's API for which no adapter is needed.
+
+1. They pass the same gate as all others; only what is asked is found in another way.
+2. A body in JSON is judged whole. Forms and files stream: no more of a form is held than the part up to its model.
+3. What has streamed cannot be sent twice: then there is one attempt.
+4. Answers stream, but for short JSON, whose head can then say what it cost.
+"""
+
+import asyncio
+
+from tollway.dataplane.answers import passed_head, refuse
+from tollway.dataplane.attempts import error_body, first_event, not_offered
+from tollway.dataplane.books import INTERNAL_ERROR
+from tollway.dataplane.calls import Attempt, Call, Operation, Prepared, Way
+from tollway.dataplane.failures import failure_of
+from tollway.dataplane.passage_request import Passage, read_passage
+from tollway.dataplane.relay import Relay
+from tollway.dataplane.serve import identify, run
+from tollway.dataplane.world import World
+from tollway.domain.asked import NoUsage
+from tollway.domain.failures import UpstreamFailure
+from tollway.domain.refusals import ProviderKeyRequired
+from tollway.http1.answer import StreamedResponse
+from tollway.http1.errors import MessageError, UpstreamError
+from tollway.http1.server import Request
+from tollway.providers.passage import DIALECT, PassageStream, judge
+from tollway.routing.snapshot import DEFAULT_PROVIDER, Target
+from tollway.wire.paths import RULES, ModelIn, PathRule
+
+HELD_JSON = 1024 * 1024
+"""Bytes of an answer in JSON that are held for its end; what is longer streams, and its head says no cost."""
+
+_ESTIMATED = frozenset({"/responses", "/responses/compact"})
+"""What is billed by the tokens of a text, which can be estimated where a provider does not count them."""
+
+_FREE = frozenset({"/responses/input_tokens"})
+"""What names a model and runs none."""
+
+_WITHOUT_NAMES = frozenset({"/batches", "/evals/{eval_id}/runs"})
+"""What runs models that only stored objects name."""
+
+CLIENT_FAILED = "client_failed"
+"""The outcome of an attempt whose request the client did not send to its end."""
+
+
+async def serve_passage(world: World, request: Request, path: bytes, rule: PathRule) -> None:
+    """Answer one call of a path that passes; ``path`` is without ``/v1``."""
+    call_id = world.call_ids.next()
+    call = identify(world, request, call_id)
+    if isinstance(call, Call):
+        asked = await read_passage(request, path, rule)
+        call = identify(world, request, call_id)  # a body takes its time: meanwhile the key may have been revoked
+    if not isinstance(call, Call):
+        refuse(world, request, call_id, call)
+        return
+    refusal = _needs_own_key(call, asked, rule) if isinstance(asked, Passage) else None
+    await run(world, call, OPERATIONS[rule], refusal or asked)
+
+
+def _needs_own_key(call: Call, passage: Passage, rule: PathRule) -> ProviderKeyRequired | None:
+    if not (rule.needs_own_key or passage.refers_to_stored):
+        return None
+    route = call.snapshot.routes.get(passage.model)
+    provider = route.targets[0].provider.name if route is not None and route.targets else DEFAULT_PROVIDER
+    if provider in call.grant.secrets:
+        return None
+    return ProviderKeyRequired(provider, None if rule.needs_own_key else passage.refers_to_stored)
+
+
+def prepare_passage(world: World, call: Call, target: Target) -> Prepared | UpstreamFailure:
+    """The request as the client made it, but for where it goes, on whose account, and the name of the model."""
+    passage, provider = call.asked, target.provider
+    assert isinstance(passage, Passage)
+    if provider.dialect != DIALECT or provider.builtin:
+        return not_offered(call)
+    credential = world.upstreams.authorization(call.grant, provider)
+    if isinstance(credential, UpstreamFailure):
+        return credential
+    upstream = world.upstreams.of(target)
+    message = b"%b %b%b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\nUser-Agent: tollway\r\n%b%b%b" % (
+        passage.method,
+        upstream.base_path,
+        passage.target,
+        upstream.origin.authority,
+        passage.lines,
+        credential,
+        passage.framed(target.upstream_model),
+    )
+    return Prepared(upstream, None, credential, message)
+
+
+async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | None:
+    """Send what is there and what still comes, and pass on the answer as it comes."""
+    response: StreamedResponse | None = None
+    try:
+        response = await _send(world, attempt)
+        attempt.status = response.status
+        if not 200 <= response.status < 300:
+            return await _judged(attempt, response)
+        decoder = PassageStream(response.headers.get(b"content-type", b""))
+        response.first_byte_due = decoder.is_events  # until there is an event
+        held = await (_held_json if decoder.is_json else first_event)(response, decoder)
+        response.first_byte_due = False
+        if decoder.failure is not None:
+            return decoder.failure
+        if decoder.finished:
+            _respond(world, attempt, response, decoder, held)
+        else:
+            head = passed_head(attempt, response.headers, world.now())
+            await PassageRelay(world, attempt, decoder, response, head).run(held)
+        return None
+    except UpstreamError as error:
+        return failure_of(error)
+    except asyncio.CancelledError:
+        world.books.abandon(attempt)
+        raise
+    except MessageError:  # of the client's body
+        world.books.waive(attempt, CLIENT_FAILED)
+        raise
+    except Exception:
+        world.books.waive(attempt, INTERNAL_ERROR)
+        raise
+    finally:
+        if response is not None:
+            response.close()
+
+
+async def _send(world: World, attempt: Attempt) -> StreamedResponse:
+    passage, settings = attempt.call.asked, world.settings
+    assert isinstance(passage, Passage)
+    if passage.rest is None:
+        return await world.client.open(
+            attempt.upstream.origin,
+            attempt.message,
+            first_byte_s=settings.first_byte_timeout_s,
+            idle_s=settings.idle_timeout_s,
+            deadline=attempt.deadline,
+            on_sent=attempt.note_sent,
+        )
+    attempt.call.spent = True
+    return await world.client.open_upload(
+        attempt.upstream.origin,
+        attempt.message,
+        passage.rest,
+        first_byte_s=settings.first_byte_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        deadline=attempt.deadline,
+        on_sent=attempt.note_sent,
+    )
+
+
+async def _judged(attempt: Attempt, response: StreamedResponse) -> UpstreamFailure:
+    call, provider = attempt.call, attempt.upstream.target.provider
+    body = await error_body(response)
+    own_key = provider.name in call.grant.secrets
+    return judge(response.status, response.headers, body, own_key=own_key, names_object="{" in call.operation.name)
+
+
+async def _held_json(response: StreamedResponse, decoder: PassageStream) -> bytes:
+    """An answer in JSON up to its end, or as much as is held."""
+    held = bytearray()
+    while len(held) <= HELD_JSON:
+        piece = await response.read()
+        if not piece:
+            decoder.close()
+            break
+        held += decoder.feed(piece)
+    return bytes(held)
+
+
+def _respond(world: World, attempt: Attempt, response: StreamedResponse, decoder: PassageStream, body: bytes) -> None:
+    cost = world.books.charge(attempt, "ok", decoder.usage, decoder.content_bytes)
+    now = world.now()
+    attempt.call.request.respond(response.status, passed_head(attempt, response.headers, now, cost), body)
+    world.health.succeeded(attempt.upstream.target, attempt.call.grant, now)
+
+
+class PassageRelay(Relay):
+    """Passes on every byte. The attempt is settled as soon as the answer has said what it cost, or has ended."""
+
+    __slots__ = ()
+
+    def _feed(self, piece: bytes) -> bool:
+        self._send(self._decoder.feed(piece))
+        return not piece.startswith(b":")
+
+    def _send(self, frames: bytes) -> None:
+        decoder = self._decoder
+        assert isinstance(decoder, PassageStream)
+        if decoder.settled:
+            self._world.books.charge(self._attempt, "ok", decoder.usage, decoder.content_bytes)
+        self._last = frames
+        self._stream.write(frames)
+
+    def _tell(self, failure: UpstreamFailure) -> None:
+        decoder = self._decoder
+        assert isinstance(decoder, PassageStream)
+        if decoder.is_events:
+            super()._tell(failure)
+        else:
+            self._stream.abort()  # a client must not take half a file for a whole one
+
+
+def _operation(rule: PathRule) -> Operation:
+    names_model = rule.model is not ModelIn.NOWHERE
+    if rule.template in _ESTIMATED:
+        no_usage = NoUsage.ESTIMATE
+    else:
+        no_usage = NoUsage.UNPRICED if names_model and rule.template not in _FREE else NoUsage.FREE
+    return Operation(
+        rule.template.removeprefix("/"),
+        Way(prepare_passage, attempt_passage, attempt_passage),
+        no_usage,
+        runs_model=names_model or rule.template in _WITHOUT_NAMES,
+        as_is=True,
+    )
+
+
+OPERATIONS = {rule: _operation(rule) for _, rule in RULES}

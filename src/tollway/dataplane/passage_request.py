@@ -1,0 +1,141 @@
+"""What a call that passes asks for: read off its body, as much of it as that takes."""
+
+from collections.abc import AsyncIterator
+
+from tollway.domain.asked import Asked
+from tollway.domain.refusals import BadRequest
+from tollway.http1.errors import MessageError
+from tollway.http1.server import Request
+from tollway.wire.multipart import MultipartFields, boundary_of
+from tollway.wire.paths import ModelIn, PathRule
+from tollway.wire.relayed_call import RelayedCall, parse_relayed
+
+_FORWARDED = (b"accept", b"idempotency-key", b"openai-beta", b"range")
+"""The client's headers that mean something to a provider, besides the type of the body."""
+
+_MODEL, _STREAM = b"model", b"stream"
+_FORM = b"multipart/form-data"
+_OPAQUE = frozenset({b"application/octet-stream", b"application/sdp"})
+
+
+class Passage(Asked, frozen=True, kw_only=True):
+    """A request as it goes on, but for the provider's address, its credential and its name of the model."""
+
+    method: bytes
+    target: bytes
+    """Path without ``/v1``, and query."""
+    lines: bytes
+    """The client's headers that go along."""
+    start: bytes
+    """What has come of the body: all of it where it is JSON."""
+    document: RelayedCall | None = None
+    """What JSON says."""
+    form: MultipartFields | None = None
+    """What was found in a form."""
+    rest: AsyncIterator[bytes] | None = None
+    """What has not come yet, as it goes on."""
+    length: int | None = None
+    """Bytes of the whole body; None where the client does not say."""
+    refers_to_stored: str | None = None
+    """The member that names an object that the provider stores."""
+
+    def framed(self, model: str) -> bytes:
+        """The end of the head and what is there of the body, with the provider's name of the model."""
+        start = self.start
+        if self.model != model and self.document is not None:
+            start = self.document.with_model(model)
+        elif self.model != model and self.form is not None:
+            start = self.form.with_value(start, _MODEL, model.encode())
+        if self.length is None:
+            return b"Transfer-Encoding: chunked\r\n\r\n%b" % _chunk(start)
+        if self.method != b"POST" and not start:
+            return b"\r\n"
+        return b"Content-Length: %d\r\n\r\n%b" % (self.length + len(start) - len(self.start), start)
+
+
+class BadForm(MessageError):  # noqa: N818 - a fault of the client's
+    """A form turned out to be ambiguous after its model had been read."""
+
+
+async def read_passage(request: Request, path: bytes, rule: PathRule) -> Passage | BadRequest:
+    """As much of the body as it takes to know what is asked; raises MessageError where it is not well framed."""
+    headers = request.headers
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    target = b"%b?%b" % (path, request.query) if request.query else path
+    lines = b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in _FORWARDED if name in headers])
+    if kind == _FORM or kind in _OPAQUE:
+        lines += b"content-type: %b\r\n" % headers[b"content-type"]
+        return await _read_form(request, target, lines, rule, is_form=kind == _FORM)
+    body = await request.read_body()
+    document = parse_relayed(body, may_be_empty=rule.model is ModelIn.NOWHERE)
+    if isinstance(document, BadRequest):
+        return document
+    if body:
+        lines += b"content-type: application/json\r\n"
+    return Passage(
+        model=document.model or "" if rule.model is not ModelIn.NOWHERE else "",
+        stream=document.stream,
+        prompt_bytes=document.prompt_bytes,
+        max_output_tokens=0 if rule.model is ModelIn.NOWHERE else document.max_output_tokens,
+        method=request.method,
+        target=target,
+        lines=lines,
+        start=body,
+        document=document,
+        length=len(body),
+        refers_to_stored=document.refers_to_stored,
+    )
+
+
+async def _read_form(
+    request: Request, target: bytes, lines: bytes, rule: PathRule, *, is_form: bool
+) -> Passage | BadRequest:
+    """A body that streams. Of a form as much is awaited as it takes to know its model."""
+    form = None
+    if is_form and rule.model is not ModelIn.NOWHERE:
+        boundary = boundary_of(request.headers[b"content-type"])
+        if boundary is None:
+            return BadRequest("The content type does not give the boundary of the form.", None, "invalid_form")
+        form = MultipartFields(boundary, (_MODEL, _STREAM))
+    whole, length = request.body is not None, request.content_length
+    pieces = request.iter_body()
+    start = bytearray()
+    while form is not None and form.problem is None and (whole or _MODEL not in form.values):
+        piece = await anext(pieces, None)
+        if piece is None:
+            break
+        start += piece
+        form.feed(piece)
+    if form is not None and form.problem is not None:
+        return BadRequest(f"The form is not valid: {form.problem}.", None, "invalid_form")
+    model = form.values.get(_MODEL, b"").decode("utf-8", "replace") if form is not None else ""
+    if whole and form is None:
+        start += request.body or b""
+    return Passage(
+        model=model,
+        stream=form is not None and form.values.get(_STREAM) == b"true",
+        max_output_tokens=None if model else 0,
+        method=request.method,
+        target=target,
+        lines=lines,
+        form=form,
+        start=bytes(start),
+        rest=None if whole else _rest(pieces, form, chunked=length is None),
+        length=length,
+    )
+
+
+async def _rest(pieces: AsyncIterator[bytes], form: MultipartFields | None, *, chunked: bool) -> AsyncIterator[bytes]:
+    """What still comes. A form is read on, because a second model in it might count at the provider."""
+    async for piece in pieces:
+        if form is not None:
+            form.feed(piece)
+            if form.problem is not None:
+                raise BadForm(f"the form is not valid: {form.problem}")
+        yield _chunk(piece) if chunked else piece
+    if chunked:
+        yield b"0\r\n\r\n"
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
