@@ -390,7 +390,7 @@ async def test_refusals_name_no_other_error_than_openais_and_carry_a_request_id(
         await tenant.post("/v1/chat/completions", b"{"),
         await tenant.chat("no-such-model"),
         await tenant.post("/v1/no-such-path", {}),
-        await tenant.client.get("/v1/chat/completions", tenant.key),
+        await tenant.client.call("PATCH", "/v1/chat/completions", key=tenant.key),
         await tenant.client.call("DELETE", "/api/save-keys"),
         await tenant.client.post("/api/save-keys", b"{"),
     ]
