@@ -3,35 +3,26 @@
 The body that goes upstream is made from ``ChatCall.top``: what was judged is what is sent.
 """
 
-import re
 from typing import Annotated, TypeAlias
 
 import msgspec
 
-from tollway.domain.asked import Asked
 from tollway.domain.refusals import BadRequest
 from tollway.wire.chat_messages import Assistant, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
-from tollway.wire.json import UNREADABLE, Object, Raw, decoder, is_utf8, members
-
-MAX_MODEL_CHARACTERS = 256
-"""Longer than any model's name; names go into headers, log lines and metrics."""
+from tollway.wire.json import Object, Raw, decoder
+from tollway.wire.model_call import ModelCall
+from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
-class ChatCall(Asked, frozen=True, gc=False, kw_only=True):
+class ChatCall(ModelCall, frozen=True, gc=False, kw_only=True):
     """One chat request, as far as the gateway needs to know it."""
 
-    include_usage: bool
-    """The client asked for a usage chunk at the end of its stream."""
     prefill: str
     """The text of a trailing assistant message, which the model is to continue; usually empty."""
-    created: int
-    """When the request came, Unix seconds: for answers that do not say when they were made."""
-    top: dict[str, Raw]
-    """Every member of the body, unknown ones too."""
 
 
 class _StreamOptions(msgspec.Struct, gc=False):
@@ -108,18 +99,12 @@ _PROMPT_MEMBERS = ("messages", "tools", "functions", "response_format")
 
 def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
     """The call that these bytes ask for, or what is wrong with them. Never raises."""
-    try:
-        known = _decode_parameters(body)
-        top = members(body)
-    except msgspec.ValidationError as error:
-        return _wrong_value(str(error))
-    except UNREADABLE:
-        return _NO_JSON
-    if not is_utf8(body):
-        return _NO_JSON
-    model = known.model
-    if not (model.isprintable() and 0 < len(model) <= MAX_MODEL_CHARACTERS):
-        return BadRequest("Invalid 'model': not the name of a model.", "model", "invalid_value")
+    read = read_body(body, _decode_parameters)
+    if isinstance(read, BadRequest):
+        return read
+    known, top = read
+    if not is_model_name(known.model):
+        return NO_MODEL_NAME
     if known.user is not None and "\0" in known.user:
         return BadRequest("Invalid 'user': it holds a NUL character.", "user", "invalid_value")
     options = known.stream_options
@@ -130,7 +115,7 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
             if name in top:
                 prompt_bytes += len(top[name])
     return ChatCall(
-        model=model,
+        model=known.model,
         stream=known.stream is True,
         include_usage=options is not None and options.include_usage is True,
         max_output_tokens=known.max_tokens if cap is None else cap,
@@ -167,32 +152,3 @@ def _media_bytes(part: Part) -> int:
         if type(medium) is Raw:
             return len(medium) - MEDIA_BYTES
     return 0
-
-
-_NO_JSON = BadRequest("The body of the request is not valid JSON in UTF-8.", None, "invalid_json")
-
-_MAX_SAID = 300  # of the decoder's text, which may quote a value of the client's
-
-_AT = re.compile(r" - at `\$\.?([^`]*)`$")
-_MISSING = re.compile(r"^Object missing required field `(\w+)`$")
-_CODES = (
-    ("length >= 1", "empty_array"),
-    ("of length", "invalid_value"),
-    (", got ", "invalid_type"),
-)
-
-
-def _wrong_value(said: str) -> BadRequest:
-    """What a typed decoder said, in the words of OpenAI's errors, with the path of the member as ``param``."""
-    at = _AT.search(said)
-    path = at[1] if at else ""
-    if at:
-        said = said[: at.start()]
-    if missing := _MISSING.match(said):
-        path = f"{path}.{missing[1]}" if path else missing[1]
-        return BadRequest(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
-    code = next((code for words, code in _CODES if words in said), "invalid_value")
-    said = said.replace("`", "")[:_MAX_SAID]
-    if not path:
-        return BadRequest(f"The body of the request is not a chat request: {said}.", None, code)
-    return BadRequest(f"Invalid '{path}': {said}.", path, code)

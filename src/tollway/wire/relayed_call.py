@@ -5,9 +5,9 @@ import re
 import msgspec
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.chat_request import MAX_MODEL_CHARACTERS
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8, members
+from tollway.wire.request_body import MAX_MODEL_CHARACTERS
 
 
 class RelayedCall(msgspec.Struct, frozen=True, gc=False):

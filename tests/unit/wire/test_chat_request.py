@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.chat_request import MAX_MODEL_CHARACTERS, ChatCall, parse_chat
+from tollway.wire.chat_request import ChatCall, parse_chat
 from tollway.wire.estimate import BYTES_PER_TOKEN, MEDIA_BYTES, output_tokens_estimate, prompt_tokens_estimate
+from tollway.wire.request_body import MAX_MODEL_CHARACTERS
 
 USER = {"role": "user", "content": "hi"}
 
