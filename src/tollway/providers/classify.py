@@ -22,7 +22,7 @@ from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder
 
 T = TypeVar("T")
 
-NO_ANSWER = UpstreamFailure(FailureKind.INVALID, "The provider answered with something that is no chat answer.", 200)
+NO_ANSWER = UpstreamFailure(FailureKind.INVALID, "The provider answered with something that is no answer.", 200)
 
 
 class Problem(NamedTuple):

@@ -47,7 +47,7 @@ class OpenAIChat:
         """The client's body with the provider's name of the model; a stream is asked for its usage."""
         top: dict[str, object] = {**call.top, "model": model}
         if call.stream and self._quirks.stream_options and not call.include_usage:
-            top["stream_options"] = _with_usage(call.top.get("stream_options"))
+            top["stream_options"] = asking_usage(call.top.get("stream_options"))
         return UpstreamRequest(_PATH, encode(top))
 
     def decode(
@@ -67,7 +67,8 @@ class OpenAIChat:
         return OpenAIStream(call)
 
 
-def _with_usage(given: Raw | None) -> object:
+def asking_usage(given: Raw | None) -> object:
+    """The client's stream options, if any, with the wish for usage."""
     if given is None or bytes(given) == b"null":
         return {"include_usage": True}
     return {**members(given), "include_usage": True}
@@ -134,7 +135,7 @@ _NULL_BYTES = len("null")
 _SAYS_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
-class OpenAIStream(ChatStream):
+class OpenAIStream(ChatStream[ChatCall]):
     """Frames pass as they came; usage is read from them and hidden where the client did not ask for it."""
 
     __slots__ = ()
@@ -178,7 +179,7 @@ class OpenAIStream(ChatStream):
         if not self.started:
             self.started = _says_something(data)
         if usage is not UNSET and not self._call.include_usage:
-            data = _without_usage(data)
+            data = without_usage(data)
         if _LF in data:
             data = data.replace(b"\n", b" ")  # between members, as JSON has none inside its texts
         return b"data: %b\n\n" % data
@@ -211,7 +212,8 @@ def _says_something(data: bytes) -> bool:
     )
 
 
-def _without_usage(data: bytes) -> bytes:
+def without_usage(data: bytes) -> bytes:
+    """A chunk without its usage."""
     shorter = data.replace(_NULL_USAGE, b"")
     if len(shorter) == len(data) - len(_NULL_USAGE):
         return shorter

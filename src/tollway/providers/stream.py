@@ -1,14 +1,15 @@
 """What decoding a stream has in common in all dialects: holding back, ending, and answers that are no stream."""
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.base import ChatResult
 from tollway.wire.chat_chunks import chunks_of_reply
-from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE
+from tollway.wire.model_call import ModelCall
 from tollway.wire.openai_errors import DONE
 from tollway.wire.sse import Event, SseDecoder
 
@@ -23,8 +24,10 @@ _TOO_LONG = UpstreamFailure(FailureKind.INVALID, "The provider sent more than fi
 _EMPTY = UpstreamFailure(FailureKind.INVALID, "The provider's stream ended before it said anything.")
 _CUT = UpstreamFailure(FailureKind.BROKEN, "The provider's stream ended before the answer was complete.")
 
+C = TypeVar("C", bound=ModelCall)
 
-class ChatStream:
+
+class ChatStream(Generic[C]):
     """A :class:`~tollway.providers.base.StreamDecoder`; a dialect says what one event means (:meth:`_frame`)."""
 
     __slots__ = (
@@ -43,7 +46,7 @@ class ChatStream:
         "usage",
     )
 
-    def __init__(self, call: ChatCall, whole: Callable[[bytes, ChatCall], ChatResult | UpstreamFailure]) -> None:
+    def __init__(self, call: C, whole: Callable[[bytes, C], ChatResult | UpstreamFailure]) -> None:
         self._call = call
         self._whole = whole  # the dialect's decoder for a complete answer
         self._events = SseDecoder()
@@ -118,6 +121,10 @@ class ChatStream:
         """What the dialect still owes the client before ``[DONE]``."""
         return b""
 
+    def _frames_of_reply(self, body: bytes) -> bytes | None:
+        """The frames for a whole answer that came in place of a stream; None if it is none."""
+        return chunks_of_reply(body, self._call)
+
     def _fails(self, data: bytes, *, marked: bool, alone: bool) -> bool:
         """Note the failure that an event is about: one marked so, or one with a message and nothing of an answer."""
         problem = classify.read_problem(data)
@@ -161,7 +168,7 @@ class ChatStream:
         if isinstance(result, UpstreamFailure):
             self.failure = result
             return b""
-        frames = chunks_of_reply(result.body, self._call)
+        frames = self._frames_of_reply(result.body)
         if frames is None:
             self.failure = UNREADABLE_EVENT
             return b""

@@ -53,6 +53,23 @@ def read_usage(raw: Raw) -> Usage | None:
     return Usage(fresh, output, cached if cached < fresh else fresh, reasoning if reasoning < output else output)
 
 
+class _InputCount(msgspec.Struct, gc=False):
+    prompt_tokens: _Tokens
+
+
+_decode_input_count = decoder(_InputCount)
+
+
+def read_input_usage(raw: Raw | Unset) -> Usage | None:
+    """The count of an answer that has no output tokens, as embeddings have none; None as in :func:`read_usage`."""
+    if isinstance(raw, Unset):
+        return None
+    try:
+        return Usage(_decode_input_count(raw).prompt_tokens, 0)
+    except UNREADABLE:
+        return None
+
+
 class _Said(msgspec.Struct, gc=False):
     content: Raw | Unset = UNSET
     reasoning_content: Raw | Unset = UNSET

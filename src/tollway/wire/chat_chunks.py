@@ -3,8 +3,8 @@ and gave one object."""
 
 import msgspec
 
-from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode
+from tollway.wire.model_call import ModelCall
 
 _NULL = Raw(b"null")
 _NOT_IN_A_CHUNK = ("choices", "usage", "object")
@@ -27,7 +27,7 @@ _members = decoder(dict[str, Raw])
 _tool_calls = decoder(list[dict[str, Raw]] | None)  # type: ignore[arg-type]  # a union is no class
 
 
-def chunks_of_reply(body: bytes, call: ChatCall) -> bytes | None:
+def chunks_of_reply(body: bytes, call: ModelCall) -> bytes | None:
     """The whole answer as frames, without ``[DONE]``; None if it is no chat answer."""
     try:
         reply = _decode(body)

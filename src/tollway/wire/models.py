@@ -8,10 +8,11 @@ import msgspec
 from tollway.wire.json import encode
 
 
-class Model(msgspec.Struct, gc=False, kw_only=True, tag_field="object", tag="model"):
+class Model(msgspec.Struct, gc=False, kw_only=True):
     """One model as clients see it."""
 
     id: str
+    object: Literal["model"] = "model"
     created: int
     """Unix seconds."""
     owned_by: str

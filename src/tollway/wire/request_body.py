@@ -1,4 +1,4 @@
-"""What holds for the body of every request that names a model: JSON in UTF-8, an object, a name fit to be written down."""
+"""What holds for every body that names a model: JSON in UTF-8, an object, a name fit to be written down."""
 
 import re
 from collections.abc import Callable

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.chat_request import MAX_MODEL_CHARACTERS
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import members
 from tollway.wire.relayed_call import RelayedCall, parse_relayed
+from tollway.wire.request_body import MAX_MODEL_CHARACTERS
 
 
 def parse(body: bytes | None = None, **top: object) -> RelayedCall:

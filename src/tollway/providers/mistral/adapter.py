@@ -8,7 +8,7 @@ from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.mistral.draft import Draft
 from tollway.providers.mistral.history import put_messages
-from tollway.providers.mistral.parameters import put_parameters
+from tollway.providers.mistral.parameters import RULES, put_parameters
 from tollway.providers.mistral.reply import whole
 from tollway.providers.mistral.stream import MistralStream
 from tollway.providers.mistral.tools import put_tools
@@ -24,7 +24,7 @@ class MistralChat:
     def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
         """The request made anew from what Mistral knows; what it cannot carry is warned of or refused."""
         draft = Draft(call, model)
-        refusal = put_messages(draft) or put_parameters(draft) or put_tools(draft)
+        refusal = put_messages(draft) or put_parameters(draft, RULES) or put_tools(draft)
         return refusal or UpstreamRequest(_PATH, encode(draft.body), tuple(draft.warnings))
 
     def decode(

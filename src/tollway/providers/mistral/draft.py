@@ -3,7 +3,7 @@
 import re
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.chat_request import ChatCall
+from tollway.wire.model_call import ModelCall
 
 MAX_WARNINGS = 16
 """They go into one header line; a client that sends more unknown members than this has read enough."""
@@ -16,7 +16,7 @@ class Draft:
 
     __slots__ = ("body", "call", "model", "warnings")
 
-    def __init__(self, call: ChatCall, model: str) -> None:
+    def __init__(self, call: ModelCall, model: str) -> None:
         self.call = call
         self.model = model
         self.body: dict[str, object] = {"model": model}

@@ -69,10 +69,10 @@ class Rule(NamedTuple):
     apply: Apply | None = None
 
 
-def put_parameters(draft: Draft) -> BadRequest | None:
-    """Put every member of the client's body into the draft, except messages and tools: those have their own modules."""
+def put_parameters(draft: Draft, rules: Mapping[str, Rule]) -> BadRequest | None:
+    """Put every member of the client's body into the draft by its endpoint's rules."""
     for name, raw in draft.call.top.items():
-        verb, _, apply = RULES.get(name, _UNKNOWN)
+        verb, _, apply = rules.get(name, _UNKNOWN)
         if is_null(raw):
             continue
         if apply is not None:
@@ -217,8 +217,8 @@ def _modalities(raw: Raw, _: Draft) -> BadRequest | None:
     return None if _as_texts(raw) in ([], ["text"]) else unsupported("modalities", "other than text are not supported")
 
 
-def _elsewhere(raw: Raw, draft: Draft) -> None:
-    """Taken care of by the adapter, ``history`` or ``tools``."""
+def elsewhere(raw: Raw, draft: Draft) -> None:
+    """Taken care of by the adapter or a module of its own."""
 
 
 def _given(draft: Draft, name: str) -> bool:
@@ -229,8 +229,8 @@ def _given(draft: Draft, name: str) -> bool:
 _UNKNOWN = Rule(Verb.WARN, "not known to Mistral, which refuses what it does not know")
 
 RULES: Mapping[str, Rule] = {
-    "model": Rule(Verb.MAP, "the provider's name of the model", _elsewhere),
-    "messages": Rule(Verb.MAP, "see the table of messages", _elsewhere),
+    "model": Rule(Verb.MAP, "the provider's name of the model", elsewhere),
+    "messages": Rule(Verb.MAP, "see the table of messages", elsewhere),
     "stream": Rule(Verb.PASS),
     "stream_options": Rule(Verb.DROP, "Mistral always sends usage; the gateway shows it where it was asked for"),
     "max_tokens": Rule(Verb.MAP, "passed, unless max_completion_tokens is there", _max_tokens),
@@ -246,9 +246,9 @@ RULES: Mapping[str, Rule] = {
     "logprobs": Rule(Verb.REFUSE, "false: dropped", _logprobs),
     "top_logprobs": Rule(Verb.REFUSE, "0: dropped", _top_logprobs),
     "response_format": Rule(Verb.MAP, "json_schema needs its schema; nulls are left out", _response_format),
-    "tools": Rule(Verb.MAP, "functions only; parameters are filled in where missing", _elsewhere),
-    "tool_choice": Rule(Verb.MAP, "required: any; allowed_tools: fewer tools", _elsewhere),
-    "parallel_tool_calls": Rule(Verb.MAP, "only where there are tools", _elsewhere),
+    "tools": Rule(Verb.MAP, "functions only; parameters are filled in where missing", elsewhere),
+    "tool_choice": Rule(Verb.MAP, "required: any; allowed_tools: fewer tools", elsewhere),
+    "parallel_tool_calls": Rule(Verb.MAP, "only where there are tools", elsewhere),
     "functions": Rule(Verb.REFUSE, "deprecated, see tools"),
     "function_call": Rule(Verb.REFUSE, "deprecated, see tool_choice"),
     "reasoning_effort": Rule(Verb.MAP, "to what the model takes; other models: dropped", _reasoning_effort),

@@ -55,7 +55,7 @@ class _Chunk(msgspec.Struct, gc=False):
 _decode = decoder(_Chunk)
 
 
-class MistralStream(ChatStream):
+class MistralStream(ChatStream[ChatCall]):
     """Each event is taken apart and made anew; one may become several frames or none."""
 
     __slots__ = ("_choices", "_created", "_id", "_model")

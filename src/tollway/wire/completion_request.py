@@ -1,0 +1,74 @@
+"""A client's request to the legacy completions: judged once, and kept as it came for the provider."""
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from tollway.domain.refusals import BadRequest
+from tollway.wire.json import Object, decoder
+from tollway.wire.model_call import ModelCall
+from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
+from tollway.wire.tokens import Texts, count, mixed, size
+
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+
+
+class CompletionCall(ModelCall, frozen=True, gc=False, kw_only=True):
+    """One request to continue a text. ``n`` counts for all prompts together, and what ``best_of`` throws away too."""
+
+
+class _StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class _Parameters(msgspec.Struct, gc=False):
+    """Every parameter of OpenAI's completions request with its type and the range that holds for all providers."""
+
+    model: str
+    prompt: Texts | None
+    suffix: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: _Count | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    best_of: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    logit_bias: Object | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    user: str | None = None
+
+
+_decode_parameters = decoder(_Parameters)
+
+
+def parse_completion(body: bytes, now_unix: int = 0) -> CompletionCall | BadRequest:
+    """The call that these bytes ask for, or what is wrong with them. Never raises."""
+    read = read_body(body, _decode_parameters)
+    if isinstance(read, BadRequest):
+        return read
+    known, top = read
+    if not is_model_name(known.model):
+        return NO_MODEL_NAME
+    prompt = known.prompt
+    if prompt is not None and (refusal := mixed(prompt, "prompt")):
+        return refusal
+    prompts = 1 if prompt is None else count(prompt)
+    prompt_bytes = 0 if prompt is None else size(prompt, top["prompt"])
+    options = known.stream_options
+    return CompletionCall(
+        model=known.model,
+        stream=known.stream is True,
+        include_usage=options is not None and options.include_usage is True,
+        max_output_tokens=known.max_tokens,
+        n=prompts * max(known.n or 1, known.best_of or 1),
+        prompt_bytes=prompt_bytes + (0 if known.suffix is None else len(top["suffix"])),
+        created=now_unix,
+        top=top,
+    )
