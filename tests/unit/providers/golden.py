@@ -7,16 +7,27 @@ from typing import Any
 
 from tollway.providers.mistral.tools import short_id
 from tollway.wire.chat_request import ChatCall, parse_chat
+from tollway.wire.completion_request import parse_completion
+from tollway.wire.embeddings_request import parse_embeddings
+from tollway.wire.model_call import ModelCall
+from tollway.wire.moderation_request import parse_moderation
 
 FOLDER = Path(__file__).parent / "golden"
 NOW = 1_700_000_000
 MESSAGES = [{"role": "user", "content": "u"}]
 
+PARSERS = {
+    "chat/completions": parse_chat,
+    "completions": parse_completion,
+    "embeddings": parse_embeddings,
+    "moderations": parse_moderation,
+}
+
 _SHORT_ID = re.compile(r"short_id ([\w:-]+)")
 
 
-def cases(name: str) -> list[Any]:
-    """The cases of one JSON file, ``short_id TEXT`` replaced by what it stands for."""
+def cases(name: str) -> Any:
+    """The cases of one JSON file, a list or lists by kind, ``short_id TEXT`` replaced by what it stands for."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     return json.loads(with_ids(text))
 
@@ -40,4 +51,11 @@ def call(given: dict[str, object]) -> ChatCall:
     body = {"model": "asked", "messages": MESSAGES, **given}
     parsed = parse_chat(json.dumps(body).encode(), NOW)
     assert isinstance(parsed, ChatCall), parsed
+    return parsed
+
+
+def asked(operation: str, given: dict[str, object]) -> ModelCall:
+    """The call of another operation for a body with these members."""
+    parsed = PARSERS[operation](json.dumps({"model": "asked", **given}).encode(), NOW)
+    assert isinstance(parsed, ModelCall), parsed
     return parsed

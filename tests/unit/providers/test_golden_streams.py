@@ -6,18 +6,26 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from golden import call, sections, streams, with_ids
+from golden import MESSAGES, asked, sections, streams, with_ids
 
 from tollway.domain.usage import Usage
 from tollway.providers.base import StreamDecoder
-from tollway.providers.table import CHAT
+from tollway.providers.table import adapters
 
-FILES = [("openai", path) for path in streams("openai/streams")]
-FILES += [("mistral", path) for path in streams("mistral/streams")]
+OPERATIONS = {"streams": "chat/completions", "completions": "completions"}
+"""By the folder that the files are in."""
+
+FILES = [
+    (dialect, path)
+    for dialect in ("openai", "mistral")
+    for folder in OPERATIONS
+    for path in streams(f"{dialect}/{folder}")
+]
 
 
-def decode(dialect: str, given: str, pieces: Iterable[bytes]) -> tuple[str, StreamDecoder]:
-    decoder = CHAT[dialect].decoder(call(json.loads(given)))
+def decode(dialect: str, operation: str, given: str, pieces: Iterable[bytes]) -> tuple[str, StreamDecoder]:
+    prompt = {"messages": MESSAGES} if operation == "chat/completions" else {}
+    decoder = adapters(dialect)[operation].decoder(asked(operation, {**prompt, **json.loads(given)}))
     out = []
     for piece in pieces:
         out.append(decoder.feed(piece))
@@ -29,7 +37,7 @@ def decode(dialect: str, given: str, pieces: Iterable[bytes]) -> tuple[str, Stre
 
 def check(dialect: str, path: Path, pieces: Iterable[bytes]) -> None:
     case = sections(path)
-    out, decoder = decode(dialect, case["given"], pieces)
+    out, decoder = decode(dialect, OPERATIONS[path.parent.name], case["given"], pieces)
     assert out == with_ids(case["client"])
     usage = case.get("usage")
     assert decoder.usage == (Usage(*map(int, usage.split())) if usage else None)
