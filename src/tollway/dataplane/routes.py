@@ -9,13 +9,16 @@ from tollway.dataplane.control import serve_control
 from tollway.dataplane.health import serve_liveness, serve_readiness
 from tollway.dataplane.models import PATHS as MODEL_PATHS
 from tollway.dataplane.models import serve_model, serve_models
-from tollway.dataplane.operations import CHAT
+from tollway.dataplane.operations import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 from tollway.dataplane.passage import serve_passage
 from tollway.dataplane.serve import Parse, serve
 from tollway.dataplane.world import World
 from tollway.domain.refusals import BadRequest
 from tollway.http1.server import Request
 from tollway.wire.chat_request import parse_chat
+from tollway.wire.completion_request import parse_completion
+from tollway.wire.embeddings_request import parse_embeddings
+from tollway.wire.moderation_request import parse_moderation
 from tollway.wire.openai_errors import error_body
 from tollway.wire.paths import find
 
@@ -29,11 +32,18 @@ def operation(of: Operation, parse: Parse) -> Serve:
     return lambda world, request: serve(world, request, of, parse)
 
 
-ROUTES: dict[bytes, dict[bytes, Serve]] = {
-    b"/v1/chat/completions": {b"POST": operation(CHAT, parse_chat)},
+_ON_OPENAIS_PATHS: dict[bytes, dict[bytes, Serve]] = {
     b"/chat/completions": {b"POST": operation(CHAT, parse_chat)},
-    b"/v1/models": {b"GET": serve_models},
+    b"/embeddings": {b"POST": operation(EMBEDDINGS, parse_embeddings)},
+    b"/completions": {b"POST": operation(COMPLETIONS, parse_completion)},
+    b"/moderations": {b"POST": operation(MODERATIONS, parse_moderation)},
     b"/models": {b"GET": serve_models},
+}
+"""Served with ``/v1`` and without. Everything else of OpenAI's API is in ``wire/paths.py``."""
+
+ROUTES: dict[bytes, dict[bytes, Serve]] = {
+    **{b"/v1" + path: methods for path, methods in _ON_OPENAIS_PATHS.items()},
+    **_ON_OPENAIS_PATHS,
     b"/health/liveness": {b"GET": serve_liveness, b"HEAD": serve_liveness},
     b"/health/readiness": {b"GET": serve_readiness, b"HEAD": serve_readiness},
     b"/livez": {b"GET": serve_liveness, b"HEAD": serve_liveness},

@@ -7,7 +7,7 @@ import msgspec
 from tollway.domain.refusals import BadRequest
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8, members
-from tollway.wire.request_body import MAX_MODEL_CHARACTERS
+from tollway.wire.request_body import NO_JSON, NO_MODEL_NAME, is_model_name, wrong_value
 
 
 class RelayedCall(msgspec.Struct, frozen=True, gc=False):
@@ -58,14 +58,14 @@ def parse_relayed(body: bytes, *, may_be_empty: bool = False) -> RelayedCall | B
         top = members(body)
         judged = _decode_judged(encode({name: top[name] for name in _JUDGED if name in top}))
     except msgspec.ValidationError as error:
-        return _wrong_value(str(error))
+        return wrong_value(str(error))
     except UNREADABLE:
-        return _NO_JSON
+        return NO_JSON
     if not is_utf8(body):
-        return _NO_JSON
+        return NO_JSON
     model = judged.model
-    if model is not None and not (model.isprintable() and 0 < len(model) <= MAX_MODEL_CHARACTERS):
-        return BadRequest("Invalid 'model': not the name of a model.", "model", "invalid_value")
+    if model is not None and not is_model_name(model):
+        return NO_MODEL_NAME
     items = _items(top)
     return RelayedCall(
         model=model,
@@ -75,17 +75,6 @@ def parse_relayed(body: bytes, *, may_be_empty: bool = False) -> RelayedCall | B
         refers_to_stored=_refers_to_stored(top, items, escapes=b"\\" in body),
         top=top,
     )
-
-
-_NO_JSON = BadRequest("The body of the request is not valid JSON in UTF-8.", None, "invalid_json")
-
-
-def _wrong_value(said: str) -> BadRequest:
-    """What a typed decoder said, in the words of OpenAI's errors."""
-    said, _, path = said.replace("`", "").partition(" - at $.")
-    if path:
-        return BadRequest(f"Invalid '{path}': {said}.", path, "invalid_type")
-    return BadRequest(f"The body of the request is not an object: {said}.", None, "invalid_type")
 
 
 def _cap(top: dict[str, Raw]) -> int | None:
