@@ -28,6 +28,15 @@ class Draft:
         if warning not in self.warnings and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(warning)
 
+    @property
+    def refusal(self) -> BadRequest | None:
+        """The first loss, where the call is one that puts up with none."""
+        if not (self.call.strict and self.warnings):
+            return None
+        verb, _, name = self.warnings[0].partition("=")
+        code = "unsupported_parameter" if verb == "dropped" else "unsupported_value"
+        return BadRequest(f"'{name}' cannot be passed on as it is to this model's provider.", name, code)
+
 
 def unsupported(param: str, what: str = "is not supported") -> BadRequest:
     """A parameter that means something and cannot be carried over, so that leaving it out would be a lie."""

@@ -44,7 +44,7 @@ class MistralEmbeddings(Unstreamed):
         draft = Draft(call, model)
         if call.tokens:
             return unsupported("input", "in tokens instead of text is not supported")
-        if refusal := put_parameters(draft, RULES):
+        if refusal := put_parameters(draft, RULES) or draft.refusal:
             return refusal
         draft.body["encoding_format"] = "float"
         is_bare = is_text(call.top["input"])

@@ -37,7 +37,7 @@ class MistralCompletions:
             text = "This model takes a prompt only with a 'suffix'; without one, use /v1/chat/completions."
             return BadRequest(text, "model", "unsupported_value")
         draft = Draft(call, model)
-        refusal = _put_prompt(draft) or put_parameters(draft, RULES)
+        refusal = _put_prompt(draft) or put_parameters(draft, RULES) or draft.refusal
         return refusal or UpstreamRequest(_PATH, encode(draft.body), tuple(draft.warnings))
 
     def decode(

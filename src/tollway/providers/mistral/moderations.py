@@ -48,7 +48,7 @@ class MistralModerations(Unstreamed):
     def encode(self, call: ModerationCall, model: str) -> UpstreamRequest | BadRequest:
         """The request made anew from what Mistral knows."""
         draft = Draft(call, model)
-        refusal = _put_input(draft, call) or put_parameters(draft, RULES)
+        refusal = _put_input(draft, call) or put_parameters(draft, RULES) or draft.refusal
         return refusal or UpstreamRequest(_PATH, encode(draft.body), tuple(draft.warnings))
 
     def decode(
