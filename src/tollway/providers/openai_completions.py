@@ -9,7 +9,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.openai import asking_usage, without_usage
+from tollway.providers.openai import Quirks, asking_usage, without_usage
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage
 from tollway.wire.completion_answer import frames_of_text
@@ -44,10 +44,13 @@ _decode_chunk = decoder(_Chunk)
 class OpenAICompletions:
     """An :class:`~tollway.providers.base.Adapter` for providers that speak OpenAI's dialect."""
 
+    def __init__(self, quirks: Quirks) -> None:
+        self._quirks = quirks
+
     def encode(self, call: CompletionCall, model: str) -> UpstreamRequest | BadRequest:
         """The client's body with the provider's name of the model; a stream is asked for its usage."""
         top: dict[str, object] = {**call.top, "model": model}
-        if call.stream and not call.include_usage:
+        if call.stream and self._quirks.stream_options and not call.include_usage:
             top["stream_options"] = asking_usage(call.top.get("stream_options"))
         return UpstreamRequest(_PATH, encode(top))
 
@@ -100,18 +103,22 @@ class CompletionStream(ChatStream[CompletionCall]):
             self.started = self.started or said > 0 or choice.finish_reason is not None
             if choice.finish_reason is not None:
                 self._end_choice(choice.index)
-        if usage is not None:
-            self._totals = data if not chunk.choices else encode({**members(data), "choices": []})
-        if not chunk.choices:
+        if not chunk.choices:  # usage, or a remark without an answer in it
+            self._totals = self._totals if usage is None else data
             return b""
-        if not self._call.include_usage and chunk.usage is not UNSET:
+        if chunk.usage is not UNSET and not self._call.include_usage:
             data = without_usage(data)
         elif usage is not None:
-            data = encode({**members(data), "usage": None})
+            data = self._with_usage_apart(data)
         return _frame_of(data)
 
     def _last_frames(self) -> bytes:
         return _frame_of(self._totals) if self._totals and self._call.include_usage else b""
+
+    def _with_usage_apart(self, data: bytes) -> bytes:
+        top: dict[str, object] = {**members(data)}
+        self._totals = encode({**top, "choices": []})
+        return encode({**top, "usage": None})
 
     def _frames_of_reply(self, body: bytes) -> bytes | None:
         return frames_of_text(body, self._call)

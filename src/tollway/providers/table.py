@@ -22,7 +22,7 @@ EMBEDDINGS: Mapping[str, SplittingAdapter] = {
 }
 
 COMPLETIONS: Mapping[str, Adapter] = {
-    "openai": OpenAICompletions(),
+    "openai": OpenAICompletions(Quirks()),
     "mistral": MistralCompletions(),
 }
 

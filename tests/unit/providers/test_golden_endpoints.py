@@ -14,6 +14,8 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.openai import Quirks
+from tollway.providers.openai_completions import OpenAICompletions
 from tollway.providers.table import adapters
 
 OPERATIONS = ("embeddings", "completions", "moderations")
@@ -79,6 +81,22 @@ def test_a_moderation_may_go_without_a_model() -> None:
     request = adapters("openai")["moderations"].encode(asked("moderations", {"model": None, "input": "a"}), "")
     assert isinstance(request, UpstreamRequest)
     assert json.loads(request.body) == {"model": None, "input": "a"}
+
+
+def test_a_server_that_knows_no_stream_options_gets_none_from_us() -> None:
+    call = asked("completions", {"prompt": "a", "stream": True})
+    request = OpenAICompletions(Quirks(stream_options=False)).encode(call, "m")
+    assert isinstance(request, UpstreamRequest)
+    assert b"stream_options" not in request.body
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("operation", ["embeddings", "moderations"])
+def test_what_has_no_streams_decodes_none(dialect: str, operation: str) -> None:
+    call = asked(operation, {**GIVEN[operation], "stream": True})
+    assert not call.stream
+    with pytest.raises(AssertionError):
+        adapters(dialect)[operation].decoder(call)
 
 
 @pytest.mark.parametrize(("dialect", "operation"), BOTH)

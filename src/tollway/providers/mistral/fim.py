@@ -186,7 +186,7 @@ class FimStream(MistralStream):
 
     def __init__(self, call: CompletionCall) -> None:
         super().__init__(_as_chat(call))
-        self._whole = _whole
+        self._whole = _whole  # for an answer that is no stream
 
     def _write(self, choices: list[ChunkChoice], usage: TokenCounts | None = None) -> bytes:
         texts = [
