@@ -119,15 +119,16 @@ def test_a_good_status_does_not_make_an_answer(dialect: str, operation: str, bod
 
 
 @pytest.mark.parametrize(
-    ("operation", "body"),
+    ("dialect", "operation", "body"),
     [
-        ("embeddings", b'{"data":[{"embedding":[1],"index":0,"object":"\xff"}]}'),
-        ("completions", b'{"choices":[{"text":"\xff"}]}'),
-        ("moderations", b'{"results":[{"a":"\xff"}]}'),
+        ("openai", "embeddings", b'{"data":[{"embedding":[1],"index":0,"object":"\xff"}]}'),
+        ("openai", "completions", b'{"choices":[{"text":"\xff"}]}'),
+        ("openai", "moderations", b'{"results":[{"a":"\xff"}]}'),
+        ("mistral", "embeddings", b'{"data":[{"embedding":["\xff"]}]}'),
     ],
 )
-def test_an_answer_that_is_no_utf8_is_none(operation: str, body: bytes) -> None:
-    result = adapters("openai")[operation].decode(200, {}, body, asked(operation, GIVEN[operation]))
+def test_an_answer_that_is_no_utf8_is_none(dialect: str, operation: str, body: bytes) -> None:
+    result = adapters(dialect)[operation].decode(200, {}, body, asked(operation, GIVEN[operation]))
     assert isinstance(result, UpstreamFailure)
 
 
