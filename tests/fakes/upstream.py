@@ -535,6 +535,23 @@ def mistral_reply(text: str = "Bonjour", bill: Bill = Bill(9, 3), **message: Any
     return answer
 
 
+def embeddings_reply(dimensions: int = 2) -> Answer:
+    """As many vectors as there were inputs, at either provider; the inputs are numbers, and each begins its vector."""
+
+    def answer(request: Received) -> Iterable[Part]:
+        inputs = request.json["input"]
+        texts = inputs if isinstance(inputs, list) else [inputs]
+        data = [
+            {"object": "embedding", "index": index, "embedding": [float(text), *[0.5] * (dimensions - 1)]}
+            for index, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        body = {"object": "list", "data": data, "model": request.json["model"], "usage": usage}
+        return reply(200, body)(request)
+
+    return answer
+
+
 def openai_usage(bill: Bill) -> dict[str, Any]:
     return {
         "prompt_tokens": bill.input_tokens,

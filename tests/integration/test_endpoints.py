@@ -2,27 +2,9 @@
 
 import base64
 import struct
-from typing import Any
 
 from fakes.gateway import Tenant
-from fakes.upstream import Answer, Received, event, reply
-
-
-def embeddings_reply(dimensions: int = 2) -> Answer:
-    """As many vectors as there were inputs, each beginning with its input's number in its own text."""
-
-    def answer(request: Received) -> Any:
-        inputs = request.json["input"]
-        texts = inputs if isinstance(inputs, list) else [inputs]
-        data = [
-            {"object": "embedding", "index": index, "embedding": [float(text), *[0.5] * (dimensions - 1)]}
-            for index, text in enumerate(texts)
-        ]
-        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-        body = {"object": "list", "data": data, "model": request.json["model"], "usage": usage}
-        return reply(200, body)(request)
-
-    return answer
+from fakes.upstream import embeddings_reply, event, reply
 
 
 async def test_embeddings_pass_to_openai_as_they_are(tenant: Tenant) -> None:
