@@ -13,11 +13,29 @@ from typing import Any
 import pytest
 
 from fakes.gateway import Gateway, Tenant, new_tenant
-from fakes.upstream import HANG, Bill, Pause, error, event, openai_reply, openai_stream, raw
+from fakes.upstream import (
+    HANG,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Answer,
+    Bill,
+    Pause,
+    embeddings_reply,
+    error,
+    event,
+    mistral_reply,
+    mistral_stream,
+    openai_reply,
+    openai_stream,
+    raw,
+    reply,
+)
 
 PROJECT = Path(__file__).parent / "node"
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+CALL_OF_MISTRAL = {"id": "abcdefghi", "index": 0, "function": {"name": "weather", "arguments": "{}"}}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+SOUND = bytes(range(256))
 
 
 @pytest.fixture(scope="module")
@@ -41,68 +59,128 @@ def node(request: pytest.FixtureRequest) -> tuple[str, Path]:
     return program, folder
 
 
-async def scenarios(gateway: Gateway) -> tuple[dict[str, dict[str, Any]], dict[str, Tenant]]:
-    """What to do and, for each, a customer of its own whose provider is told what to answer."""
-    tenants: dict[str, Tenant] = {}
-    found: dict[str, dict[str, Any]] = {}
+class Script:
+    """What node is to do; each scenario has a customer of its own whose provider is told what to answer."""
 
-    async def add(name: str, action: str, *answers: Any, **more: Any) -> Tenant:
-        tenant = tenants[name] = await new_tenant(gateway)
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.tenants: dict[str, Tenant] = {}
+        self.scenarios: dict[str, dict[str, Any]] = {}
+
+    async def add(self, name: str, action: str, *answers: Answer, **more: Any) -> Tenant:
+        tenant = self.tenants[name] = await new_tenant(self.gateway)
         if answers:
             tenant.openai.answers(*answers)
-        found[name] = {"action": action, "key": tenant.key, "model": tenant.model, **more}
+        self.scenarios[name] = {"action": action, "key": tenant.key, "model": tenant.model, **more}
         return tenant
 
-    await add("completion", "completion", openai_reply("Bonjour", Bill(9, 3)))
-    await add("stream", "stream", openai_stream(["Bon", "jour"]))
+    async def add_at_mistral(self, name: str, action: str, *answers: Answer, **more: Any) -> Tenant:
+        tenant = await self.add(name, action, **more)
+        tenant.mistral.answers(*answers)
+        self.scenarios[name]["model"] = tenant.mistral_model
+        return tenant
+
+    async def add_call(self, name: str, method: str, *answers: Answer, **body: Any) -> Tenant:
+        """Any other method; its body names the customer's model."""
+        tenant = await self.add(name, "call", *answers, method=method, maxRetries=2)
+        self.scenarios[name]["body"] = {"model": tenant.model, **body}
+        return tenant
+
+
+async def chats(script: Script) -> None:
+    await script.add("completion", "completion", openai_reply("Bonjour", Bill(9, 3)))
+    await script.add("stream", "stream", openai_stream(["Bon", "jour"]))
     usage = {"stream_options": {"include_usage": True}}
-    await add("stream with usage", "stream", openai_stream(["Bon", "jour"], Bill(9, 3)), body=usage)
-    await add("stream helper", "streamHelper", openai_stream(["Bon", "jour"]))
+    await script.add("stream with usage", "stream", openai_stream(["Bon", "jour"], Bill(9, 3)), body=usage)
+    await script.add("stream helper", "streamHelper", openai_stream(["Bon", "jour"]))
+    await script.add("hang up", "hangUp", openai_stream(["Hel", HANG]))
+
+
+async def tools_and_objects(script: Script) -> None:
     pieces = [{"tool_calls": [{"index": 0, **CALL, "function": {"name": "weather", "arguments": ""}}]}]
     pieces += [{"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ("{", "}")]
-    await add("streamed tools", "streamHelper", openai_stream(pieces, finish="tool_calls"))
-    await add("tools", "tools", openai_reply("", tool_calls=[CALL]), openai_reply("It is sunny."))
+    await script.add("streamed tools", "streamHelper", openai_stream(pieces, finish="tool_calls"))
     schema = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA, "strict": True}}
-    await add("structured", "completion", openai_reply('{"city": "Paris"}'), body={"response_format": schema})
-    await add("hang up", "hangUp", openai_stream(["Hel", HANG]))
+    paris = '{"city": "Paris"}'
+    await script.add("structured", "completion", openai_reply(paris), body={"response_format": schema})
+    await script.add("parsed", "parse", openai_reply(paris))
+    await script.add_at_mistral("parsed at mistral", "parse", mistral_reply(paris))
+    await script.add("parsed stream", "parseStream", openai_stream([paris[:5], paris[5:]]))
+    await script.add_at_mistral("parsed stream at mistral", "parseStream", mistral_stream([paris[:5], paris[5:]]))
+    sunny = "It is sunny."
+    await script.add("tools", "tools", openai_reply("", tool_calls=[CALL]), openai_reply(sunny))
+    await script.add("tools run", "runTools", openai_reply("", tool_calls=[CALL]), openai_reply(sunny))
+    calls = mistral_reply("", tool_calls=[CALL_OF_MISTRAL])
+    await script.add_at_mistral("tools run at mistral", "runTools", calls, mistral_reply(sunny))
 
-    await add("401", "completion", key="wrong", maxRetries=2)
-    await add("400", "completion", body={"temperature": "hot"}, maxRetries=2)
-    await add("400 model", "completion", maxRetries=2)
-    found["400 model"]["model"] = "no-such-model"
-    forbidden = await add("403", "completion", maxRetries=2)
+
+async def other_paths(script: Script) -> None:
+    await script.add_call("embeddings", "embeddings.create", embeddings_reply(), input=["1", "2"])
+    at_mistral = await script.add_call("embeddings at mistral", "embeddings.create", input=["1", "2"])
+    at_mistral.mistral.answers(embeddings_reply())
+    script.scenarios["embeddings at mistral"]["body"]["model"] = at_mistral.mistral_model
+    await script.add("models", "call", method="models.list")
+    done = {"type": "response.completed", "response": {"usage": {"input_tokens": 9, "output_tokens": 3}}}
+    events = [event({"type": "response.output_text.delta", "delta": "Bonjour"}), event(done)]
+    answer = raw(STREAM_HEAD, *events, LAST_CHUNK)
+    await script.add_call("response", "responses.create", answer, input="Hello", stream=True)
+    pages = [{"object": "list", "data": [{"id": f"file-{n}"}], "has_more": n < 2} for n in (1, 2)]
+    await script.add("files", "call", *(reply(200, page) for page in pages), method="files.list")
+    await script.add("speech", "speech", reply(200, SOUND, {"content-type": "audio/mpeg"}))
+    await script.add("transcription", "transcription", reply(200, {"text": "Hello"}))
+
+
+async def errors(script: Script) -> None:
+    await script.add("401", "completion", key="wrong", maxRetries=2)
+    await script.add("400", "completion", body={"temperature": "hot"}, maxRetries=2)
+    await script.add("400 model", "completion", maxRetries=2)
+    script.scenarios["400 model"]["model"] = "no-such-model"
+    forbidden = await script.add("403", "completion", maxRetries=2)
     edit = "UPDATE tollway.virtual_keys SET allowed_models = ARRAY['another'] WHERE id = $1"
-    await gateway.sql(edit, forbidden.key_id)
-    await add("404", "retrieveModel", maxRetries=2)
-    await add("429 too large", "completion", body={"max_tokens": 5000}, maxRetries=2)
-    await tenants["429 too large"].limit(tokens=1000)
-    await add("429", "completion")
-    await tenants["429"].limit(requests=0)
-    await add("429 then well", "completion", error(429, headers={"retry-after": "1"}), openai_reply(), maxRetries=2)
-    await add("502", "completion", error(500), maxRetries=2)
-    await add("timeout", "completion", raw(HANG), timeout=300)
+    await script.gateway.sql(edit, forbidden.key_id)
+    await script.add("404", "call", method="models.retrieve", body="no-such-model", maxRetries=2)
+    await script.add("429 too large", "completion", body={"max_tokens": 5000}, maxRetries=2)
+    await script.tenants["429 too large"].limit(tokens=1000)
+    await script.add("429", "completion")
+    await script.tenants["429"].limit(requests=0)
+    retried = error(429, headers={"retry-after": "1"}), openai_reply()
+    await script.add("429 then well", "completion", *retried, maxRetries=2)
+    await script.add("502", "completion", error(500), maxRetries=2)
+    await script.add("timeout", "completion", raw(HANG), timeout=300)
     failure = event({"error": {"message": "overloaded", "type": "server_error", "code": None, "param": None}})
-    await add("error in a stream", "stream", openai_stream(["Hel", Pause(0.3), failure], finish=None))
-    await gateway.configuration_is_live()
-    return found, tenants
+    await script.add("error in a stream", "stream", openai_stream(["Hel", Pause(0.3), failure], finish=None))
+    too_long = error(400, "Too long", code="context_length_exceeded", param="input")
+    await script.add_call("400 embeddings", "embeddings.create", input=[])
+    await script.add_call("400 response", "responses.create", too_long, input="Hello")
+    missing = error(404, "No such File object: file-1", param="id")
+    await script.add("404 file", "call", missing, method="files.retrieve", body="file-1", maxRetries=2)
+    without_key = await script.add("403 files", "call", method="files.list", maxRetries=2)
+    await script.gateway.save_keys(without_key.key, openaiKey="")
+
+
+async def write(script: Script) -> None:
+    for part in (chats, tools_and_objects, other_paths, errors):
+        await part(script)
+    await script.gateway.configuration_is_live()
 
 
 @pytest.fixture(scope="module")
 def ran(gateway: Gateway, node: tuple[str, Path]) -> tuple[dict[str, dict[str, Any]], dict[str, Tenant]]:
     """All results, by scenario, and the customers."""
     program, folder = node
-    prescribed, tenants = asyncio.run(scenarios(gateway))
+    script = Script(gateway)
+    asyncio.run(write(script))
     done = subprocess.run(
         [program, "scenarios.mjs"],
         cwd=folder,
-        input=json.dumps({"baseURL": gateway.url + "/v1", "scenarios": prescribed}),
+        input=json.dumps({"baseURL": gateway.url + "/v1", "scenarios": script.scenarios}),
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), tenants
+    return json.loads(done.stdout), script.tenants
 
 
 @pytest.fixture
@@ -152,6 +230,46 @@ def test_structured_outputs(results: dict[str, dict[str, Any]], tenants: dict[st
     assert sent["response_format"]["json_schema"]["schema"] == SCHEMA
 
 
+@pytest.mark.parametrize("name", ["parsed", "parsed at mistral", "parsed stream", "parsed stream at mistral"])
+def test_an_object_by_a_schema(results: dict[str, dict[str, Any]], name: str) -> None:
+    assert results[name]["parsed"] == {"city": "Paris"}
+
+
+@pytest.mark.parametrize("name", ["tools run", "tools run at mistral"])
+def test_the_helper_that_runs_tools(results: dict[str, dict[str, Any]], name: str) -> None:
+    assert results[name]["seen"] == [{}]
+    assert results[name]["text"] == "It is sunny."
+    assert results[name]["requests"] == 2
+
+
+@pytest.mark.parametrize("name", ["embeddings", "embeddings at mistral"])
+def test_embeddings(results: dict[str, dict[str, Any]], name: str) -> None:
+    found = results[name]["value"]
+    assert [item["embedding"] for item in found["data"]] == [[1.0, 0.5], [2.0, 0.5]]
+    assert found["usage"]["total_tokens"] == 2
+
+
+def test_models(results: dict[str, dict[str, Any]], tenants: dict[str, Tenant]) -> None:
+    assert tenants["models"].model in [model["id"] for model in results["models"]["value"]]
+
+
+def test_a_response_streams(results: dict[str, dict[str, Any]]) -> None:
+    kinds = [event["type"] for event in results["response"]["value"]]
+    assert kinds == ["response.output_text.delta", "response.completed"]
+
+
+def test_pages_are_followed(results: dict[str, dict[str, Any]], tenants: dict[str, Tenant]) -> None:
+    assert [file["id"] for file in results["files"]["value"]] == ["file-1", "file-2"]
+    assert [request.path for request in tenants["files"].openai.requests] == ["/v1/files", "/v1/files?after=file-1"]
+
+
+def test_sound_comes_and_goes(results: dict[str, dict[str, Any]], tenants: dict[str, Tenant]) -> None:
+    assert bytes(results["speech"]["bytes"]) == SOUND
+    assert results["transcription"]["text"] == "Hello"
+    (request,) = tenants["transcription"].openai.requests
+    assert b"\x00\r\n\xff" in request.body
+
+
 def test_leaving_a_stream_closes_the_upstream(results: dict[str, dict[str, Any]], tenants: dict[str, Tenant]) -> None:
     assert "error" not in results["hang up"]
     tenants["hang up"].openai.hang_ups.wait(1)
@@ -164,10 +282,14 @@ def test_leaving_a_stream_closes_the_upstream(results: dict[str, dict[str, Any]]
         ("400", "BadRequestError", 400, "invalid_type"),
         ("400 model", "BadRequestError", 400, "model_not_found"),
         ("403", "PermissionDeniedError", 403, "model_not_allowed"),
-        ("404", "NotFoundError", 404, None),
+        ("404", "NotFoundError", 404, "model_not_found"),
         ("429", "RateLimitError", 429, "rate_limit_exceeded"),
         ("429 too large", "RateLimitError", 429, "rate_limit_exceeded"),
         ("502", "InternalServerError", 502, "upstream_error"),
+        ("400 embeddings", "BadRequestError", 400, None),
+        ("400 response", "BadRequestError", 400, "context_length_exceeded"),
+        ("403 files", "PermissionDeniedError", 403, "provider_key_required"),
+        ("404 file", "NotFoundError", 404, None),
     ],
 )
 def test_each_error_is_its_class_and_is_not_retried_in_vain(

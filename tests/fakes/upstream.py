@@ -17,6 +17,7 @@ The server runs on a thread and an event loop of its own, so that ordinary and `
 """
 
 import asyncio
+import base64
 import concurrent.futures
 import contextlib
 import enum
@@ -541,15 +542,21 @@ def embeddings_reply(dimensions: int = 2) -> Answer:
     def answer(request: Received) -> Iterable[Part]:
         inputs = request.json["input"]
         texts = inputs if isinstance(inputs, list) else [inputs]
+        vectors = [[float(text), *[0.5] * (dimensions - 1)] for text in texts]
+        packed = request.json.get("encoding_format") == "base64"
         data = [
-            {"object": "embedding", "index": index, "embedding": [float(text), *[0.5] * (dimensions - 1)]}
-            for index, text in enumerate(texts)
+            {"object": "embedding", "index": index, "embedding": _packed(vector) if packed else vector}
+            for index, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
         body = {"object": "list", "data": data, "model": request.json["model"], "usage": usage}
         return reply(200, body)(request)
 
     return answer
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def openai_usage(bill: Bill) -> dict[str, Any]:

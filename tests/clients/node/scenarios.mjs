@@ -1,12 +1,16 @@
 // Runs the scenarios that pytest prescribes on standard input with the official library and prints what came of each,
 // as one JSON object by scenario. Pytest decides whether it is right.
 
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
 import { text } from "node:stream/consumers";
+import { z } from "zod";
 
 const { baseURL, scenarios } = JSON.parse(await text(process.stdin));
 const MESSAGES = [{ role: "user", content: "Hello" }];
 const TOOLS = [{ type: "function", function: { name: "weather", parameters: { type: "object", properties: {} } } }];
+
+const PLACE = zodResponseFormat(z.object({ city: z.string() }), "place");
 
 /** A client whose requests on the wire are counted. */
 function client({ key, maxRetries = 0, timeout }) {
@@ -51,6 +55,24 @@ const actions = {
     const second = await openai.chat.completions.create({ model, messages, tools: TOOLS });
     return { call, finish: completion.choices[0].finish_reason, text: second.choices[0].message.content };
   },
+  async runTools({ openai }, { model }) {
+    const seen = [];
+    const weather = (argument) => {
+      seen.push(argument);
+      return "sunny";
+    };
+    const tools = [{ type: "function", function: { ...TOOLS[0].function, function: weather, parse: JSON.parse } }];
+    const runner = openai.chat.completions.runTools({ model, messages: MESSAGES, tools });
+    return { text: await runner.finalContent(), seen };
+  },
+  async parse({ openai }, { model }) {
+    const completion = await openai.chat.completions.parse({ model, messages: MESSAGES, response_format: PLACE });
+    return { parsed: completion.choices[0].message.parsed };
+  },
+  async parseStream({ openai }, { model }) {
+    const runner = openai.chat.completions.stream({ model, messages: MESSAGES, response_format: PLACE });
+    return { parsed: (await runner.finalChatCompletion()).choices[0].message.parsed };
+  },
   async hangUp({ openai }, { model }) {
     const stream = await openai.chat.completions.create({ model, messages: MESSAGES, stream: true });
     for await (const chunk of stream) {
@@ -58,8 +80,21 @@ const actions = {
     }
     return {};
   },
-  async retrieveModel({ openai }, { model }) {
-    return { model: await openai.models.retrieve(model) };
+  /** Any method: `method` is its path in the library, `body` its one argument; streams and pages are collected. */
+  async call({ openai }, { method, body }) {
+    const names = method.split(".");
+    const last = names.pop();
+    const owner = names.reduce((found, name) => found[name], openai);
+    const value = await owner[last](body);
+    return { value: value[Symbol.asyncIterator] ? await collect(value) : value };
+  },
+  async speech({ openai }, { model }) {
+    const answer = await openai.audio.speech.create({ model, voice: "alloy", input: "Hello" });
+    return { bytes: [...new Uint8Array(await answer.arrayBuffer())] };
+  },
+  async transcription({ openai }, { model }) {
+    const file = await toFile(Uint8Array.of(0, 13, 10, 255), "sound.wav");
+    return await openai.audio.transcriptions.create({ model, file });
   },
 };
 
