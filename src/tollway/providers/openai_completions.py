@@ -120,7 +120,7 @@ class CompletionStream(ChatStream[CompletionCall]):
         self._totals = encode({**top, "choices": []})
         return encode({**top, "usage": None})
 
-    def _frames_of_reply(self, body: bytes) -> bytes | None:
+    def _frames_of_reply(self, body: bytes) -> bytes:
         return frames_of_text(body, self._call)
 
 

@@ -8,7 +8,7 @@ from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.base import ChatResult
 from tollway.wire.chat_chunks import chunks_of_reply
-from tollway.wire.json import UNREADABLE
+from tollway.wire.json import UNREADABLE, one_line
 from tollway.wire.model_call import ModelCall
 from tollway.wire.openai_errors import DONE
 from tollway.wire.sse import Event, SseDecoder
@@ -121,8 +121,8 @@ class ChatStream(Generic[C]):
         """What the dialect still owes the client before ``[DONE]``."""
         return b""
 
-    def _frames_of_reply(self, body: bytes) -> bytes | None:
-        """The frames for a whole answer that came in place of a stream; None if it is none."""
+    def _frames_of_reply(self, body: bytes) -> bytes:
+        """The frames for a whole answer, on one line, that came in place of a stream. May raise UNREADABLE."""
         return chunks_of_reply(body, self._call)
 
     def _fails(self, data: bytes, *, marked: bool, alone: bool) -> bool:
@@ -168,8 +168,9 @@ class ChatStream(Generic[C]):
         if isinstance(result, UpstreamFailure):
             self.failure = result
             return b""
-        frames = self._frames_of_reply(result.body)
-        if frames is None:
+        try:
+            frames = self._frames_of_reply(one_line(result.body))
+        except UNREADABLE:
             self.failure = UNREADABLE_EVENT
             return b""
         self.usage = result.usage

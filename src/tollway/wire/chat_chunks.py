@@ -3,7 +3,7 @@ and gave one object."""
 
 import msgspec
 
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode
+from tollway.wire.json import UNSET, Raw, Unset, decoder, encode
 from tollway.wire.model_call import ModelCall
 
 _NULL = Raw(b"null")
@@ -27,14 +27,11 @@ _members = decoder(dict[str, Raw])
 _tool_calls = decoder(list[dict[str, Raw]] | None)  # type: ignore[arg-type]  # a union is no class
 
 
-def chunks_of_reply(body: bytes, call: ModelCall) -> bytes | None:
-    """The whole answer as frames, without ``[DONE]``; None if it is no chat answer."""
-    try:
-        reply = _decode(body)
-        head: dict[str, object] = {name: raw for name, raw in _members(body).items() if name not in _NOT_IN_A_CHUNK}
-        deltas = [_delta(choice.message) for choice in reply.choices]
-    except UNREADABLE:
-        return None
+def chunks_of_reply(body: bytes, call: ModelCall) -> bytes:
+    """The whole answer, on one line, as frames without ``[DONE]``. Raises UNREADABLE if it is no chat answer."""
+    reply = _decode(body)
+    head: dict[str, object] = {name: raw for name, raw in _members(body).items() if name not in _NOT_IN_A_CHUNK}
+    deltas = [_delta(choice.message) for choice in reply.choices]
     head["object"] = "chat.completion.chunk"
     no_usage: dict[str, object] = {"usage": None} if call.include_usage else {}
     frames = []
@@ -48,7 +45,7 @@ def chunks_of_reply(body: bytes, call: ModelCall) -> bytes | None:
 
 
 def frame(chunk: object) -> bytes:
-    """One ``data:`` frame."""
+    """One ``data:`` frame. ``Raw`` in it must be on one line."""
     return b"data: %b\n\n" % encode(chunk)
 
 

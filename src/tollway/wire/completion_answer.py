@@ -36,7 +36,7 @@ class TextCompletion(msgspec.Struct, gc=False, kw_only=True):
 
 
 def frames_of_text(body: bytes, call: ModelCall) -> bytes:
-    """A whole answer as frames of a stream, without ``[DONE]``."""
+    """A whole answer, on one line, as frames of a stream without ``[DONE]``. May raise UNREADABLE."""
     top: dict[str, object] = {**members(body)}
     usage = top.pop("usage", None)
     if not call.include_usage:

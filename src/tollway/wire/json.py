@@ -42,6 +42,11 @@ members: Callable[[bytes | Raw], dict[str, Raw]] = decoder(dict[str, Raw])
 """The members of an object, each as it stood in the text."""
 
 
+def one_line(text: bytes) -> bytes:
+    """The same text without blanks and line ends between its tokens; may raise one of :data:`UNREADABLE`."""
+    return msgspec.json.format(text, indent=-1)
+
+
 def is_null(raw: Raw) -> bool:
     """Whether a member is ``null``, without a copy of what is not."""
     return len(raw) == len(b"null") and bytes(raw) == b"null"
