@@ -66,6 +66,12 @@ async def test_an_object_that_is_not_there_is_the_clients_404(tenant: Tenant) ->
     }
 
 
+async def test_an_object_that_only_the_body_names_is_the_clients_404_too(tenant: Tenant) -> None:
+    tenant.openai.answers(error(404, "No assistant found with id 'asst_1'."))
+    answer = await tenant.post("/v1/threads/runs", {"assistant_id": "asst_1"})
+    assert (answer.status, answer.error["message"]) == (404, "No assistant found with id 'asst_1'.")
+
+
 async def test_stored_objects_need_a_provider_key_of_ones_own(tenant: Tenant) -> None:
     await tenant.gateway.save_keys(tenant.key, openaiKey="")
     await tenant.gateway.configuration_is_live()

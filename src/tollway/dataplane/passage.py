@@ -153,7 +153,8 @@ async def _judged(attempt: Attempt, response: StreamedResponse) -> UpstreamFailu
     call, provider = attempt.call, attempt.upstream.target.provider
     body = await error_body(response)
     own_key = provider.name in call.grant.secrets
-    return judge(response.status, response.headers, body, own_key=own_key, names_object="{" in call.operation.name)
+    names_object = "{" in call.operation.name or not call.asked.model
+    return judge(response.status, response.headers, body, own_key=own_key, names_object=names_object)
 
 
 async def _held_json(response: StreamedResponse, decoder: PassageStream) -> bytes:

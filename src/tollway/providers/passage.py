@@ -22,7 +22,8 @@ def judge(
 ) -> UpstreamFailure:
     """Why an answer failed that is no success. What is about the client's own objects or mistakes keeps its status.
 
-    ``own_key``: the provider key is the client's. ``names_object``: the path names something that may not be there.
+    ``own_key``: the provider key is the client's. ``names_object``: its path names something that may not be there,
+    or it names no model, so that its body must have.
     """
     failure = classify.classify(status, headers, body)
     theirs = (
