@@ -5,12 +5,13 @@ a byte of a stream has gone out there is no other attempt (``relay.py``).
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import cast
 
 from tollway.dataplane.answers import reply_head, stream_head
 from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Prepared
-from tollway.dataplane.failures import failure_of
+from tollway.dataplane.failures import dated, failure_of
 from tollway.dataplane.relay import Relay
 from tollway.dataplane.upstreams import Upstream
 from tollway.dataplane.world import World
@@ -71,6 +72,7 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
             result = await _fetch_further(world, attempt, result)
         if isinstance(result, UpstreamFailure):
             return result
+        attempt.warnings += result.warnings
         cost = world.books.charge(attempt, "ok", result.usage, result.content_bytes)
     except UpstreamError as error:
         return failure_of(error)
@@ -99,7 +101,8 @@ async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult |
     )
     attempt.status = reply.status
     assert attempt.adapter is not None
-    return attempt.adapter.decode(reply.status, reply.headers, reply.body, attempt.call.asked)
+    headers = _dated(world, attempt, reply.headers)
+    return attempt.adapter.decode(reply.status, headers, reply.body, attempt.call.asked)
 
 
 async def _fetch_further(world: World, attempt: Attempt, first: ChatResult) -> ChatResult | UpstreamFailure:
@@ -129,13 +132,15 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
         attempt.status = response.status
         assert attempt.adapter is not None
         if response.status != 200:
-            return attempt.adapter.classify(response.status, response.headers, await error_body(response))
+            body = await error_body(response)
+            return attempt.adapter.classify(response.status, _dated(world, attempt, response.headers), body)
         decoder = attempt.adapter.decoder(attempt.call.asked)
         response.first_byte_due = True  # until there is something in what comes
         held = await first_event(response, decoder)
         response.first_byte_due = False
         if decoder.failure is not None:
             return decoder.failure
+        attempt.warnings += decoder.warnings
         await Relay(world, attempt, decoder, response, stream_head(attempt, world.now())).run(held)
         return None
     except UpstreamError as error:
@@ -149,6 +154,11 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
     finally:
         if response is not None:
             response.close()
+
+
+def _dated(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    call = attempt.call
+    return dated(headers, call.started_unix + world.now() - call.started)
 
 
 async def first_event(response: StreamedResponse, decoder: StreamDecoder) -> bytes:

@@ -1,5 +1,8 @@
 """What went wrong on the connection to a provider, in the words of the domain."""
 
+from collections.abc import Mapping
+from email.utils import formatdate
+
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.http1.errors import (
     ConnectFailed,
@@ -29,3 +32,10 @@ def failure_of(error: UpstreamError) -> UpstreamFailure:
     if kind is FailureKind.BROKEN and error.nothing_received:
         kind = FailureKind.CONNECT
     return UpstreamFailure(kind, error.reason)
+
+
+def dated(headers: Mapping[bytes, bytes], now_unix: float) -> Mapping[bytes, bytes]:
+    """The head of an answer with the time at which it came where it names none: ``retry-after`` may be a date."""
+    if b"date" in headers or b"retry-after" not in headers:
+        return headers
+    return {**headers, b"date": formatdate(now_unix, usegmt=True).encode()}

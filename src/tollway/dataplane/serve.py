@@ -31,15 +31,11 @@ from tollway.domain.refusals import (
 from tollway.http1.server import Request
 from tollway.providers.signing.bearer import without_secret
 from tollway.routing.plan import plan
-from tollway.routing.retry import Step, decide
+from tollway.routing.retry import Step, decide, repeat_pause_s
 from tollway.routing.snapshot import KeyGrant, Target
 from tollway.wire.estimate import prompt_tokens_estimate
 
 _NAME_A_MODEL = "This API key may use only some models, so the request has to name one: 'model'."
-
-REPEAT_PAUSE_S = 0.25
-"""Before the only target is tried once more: long enough for a restart or a dropped connection to pass."""
-
 
 _CUTS: dict[Cut, Refusal] = {Cut.REVOKED: RevokedKey(), Cut.EXPIRED: ExpiredKey(), Cut.DRAINED: Draining()}
 
@@ -150,7 +146,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
     attempt_once = way.stream if call.asked.stream else way.reply
     for target in candidates(world, call, failures):
         if failures and target is failures[-1][0]:
-            await asyncio.sleep(REPEAT_PAUSE_S)
+            await asyncio.sleep(repeat_pause_s(failures[-1][1]))
         prepared = way.prepare(world, call, target)
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now())
@@ -164,7 +160,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
             failure = prepared
             if failure.kind is FailureKind.CREDENTIAL:
                 call.attempts += 1  # a stored key that cannot be read counts as one that the provider refused
-        if decide(failure.kind) is Step.RETURN:
+        if decide(failure) is Step.RETURN:
             return ClientFault(failure, operation.as_is)
         failures.append((target, failure))
         if call.spent or world.now() >= deadline:
@@ -179,7 +175,7 @@ def candidates(world: World, call: Call, failures: list[Failed]) -> Iterator[Tar
     target = None
     for target in world.health.order(call.targets, call.grant, call.started):
         yield target
-    if target is None or decide(failures[-1][1].kind) is not Step.NEXT_OR_SAME:
+    if target is None or decide(failures[-1][1]) is not Step.NEXT_OR_SAME:
         return
     if world.retry_budget.may_retry(world.now()):
         yield target

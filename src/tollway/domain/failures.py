@@ -6,7 +6,7 @@ import msgspec
 
 
 class FailureKind(enum.Enum):
-    """Why an attempt failed. The kind alone decides what happens next (``routing/retry.py``)."""
+    """Why an attempt failed. The kind decides what happens next (``routing/retry.py``)."""
 
     CONNECT = "connect"  # refused, reset, DNS, TLS: nothing was sent or nothing came back
     TIMEOUT = "timeout"  # no connection, no first byte, silence, or out of time
@@ -32,7 +32,9 @@ class UpstreamFailure(msgspec.Struct, frozen=True):
     status: int = 0
     """The provider's HTTP status, 0 when there was none."""
     code: str | None = None
-    """For REQUEST, CONTEXT, CONTENT and UNSUPPORTED: the error code for the client."""
+    """For REQUEST, CONTEXT, CONTENT, UNSUPPORTED and QUOTA: the error code for the client."""
     type: str = "invalid_request_error"
     param: str | None = None
     retry_after_s: float | None = None
+    once_more: bool = True
+    """Whether the same target may be asked once more, if failures of its kind are."""

@@ -32,6 +32,8 @@ class ChatResult(NamedTuple):
     """None where the provider said nothing that can be believed; then the call is billed by estimate."""
     content_bytes: int = 0
     """Bytes of generated text and tool arguments, as JSON writes them. Counted only where ``usage`` is None."""
+    warnings: tuple[str, ...] = ()
+    """What of the answer could not be shown, for ``x-tollway-warnings``: ``dropped=image_url``."""
 
 
 class StreamDecoder(Protocol):
@@ -51,6 +53,8 @@ class StreamDecoder(Protocol):
     """The answer is whole: ``[DONE]`` came, or every choice gave its reason to end."""
     done: bool
     """``[DONE]`` has come out: nothing more will be said, usage included."""
+    warnings: tuple[str, ...]
+    """As in :class:`ChatResult`. What is known when the stream has started gets into its head."""
     content_bytes: int
     """Bytes of generated text and tool arguments so far, as JSON writes them: to bill a stream that is cut."""
 

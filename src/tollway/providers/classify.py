@@ -13,7 +13,7 @@ after :func:`clean`; the ``input`` of an item, which echoes what the client sent
 import re
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ class Problem(NamedTuple):
     type: str = ""
     code: str = ""
     param: str | None = None
+    status: int = 0
+    """As the object says it; 0 where it does not."""
 
 
 def classify(status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
@@ -51,21 +53,24 @@ def no_answer(body: bytes) -> UpstreamFailure:
 
 def failure(status: int, problem: Problem, wait_s: float | None = None) -> UpstreamFailure:
     """The failure that an error object means; status 200 for one that came inside a good answer or a stream."""
-    if status == 200:
-        status = int(problem.code) if _STATUS.fullmatch(problem.code) else 0
-    kind = _kind(status, problem)
+    within = status == 200
+    if within:
+        status = int(problem.code) if _STATUS.fullmatch(problem.code) else problem.status
+    kind = _kind(status, problem, within=within)
+    if kind is FailureKind.QUOTA:  # waiting brings no money
+        code = problem.code if problem.code in _SPENT_CODES else None
+        return UpstreamFailure(kind, _OWN_WORDS[kind], status=status, code=code)
     if kind not in _OF_THE_REQUEST:
-        wait_s = None if kind is FailureKind.QUOTA else wait_s
         return UpstreamFailure(kind, _OWN_WORDS[kind], status=status, retry_after_s=wait_s)
-    code, param = problem.code or None, problem.param
+    refused, param = problem.code or None, problem.param
     if kind is FailureKind.CONTEXT:
-        code, param = "context_length_exceeded", param or "messages"
+        refused, param = "context_length_exceeded", param or "messages"
     elif kind is FailureKind.CONTENT:
-        code = "content_filter"
+        refused = "content_filter"
     elif status == 413:
-        code = code or "request_too_large"
+        refused = refused or "request_too_large"
     message = problem.message or _OWN_WORDS[kind]
-    return UpstreamFailure(kind, message, status=status, code=code, type="invalid_request_error", param=param)
+    return UpstreamFailure(kind, message, status=status, code=refused, type="invalid_request_error", param=param)
 
 
 # --- sorting ------------------------------------------------------------------------------------------------
@@ -86,27 +91,27 @@ _OWN_WORDS = {
     FailureKind.REQUEST: "The provider refused the request.",
 }
 
+_SPENT_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "spend_limit_reached",
+    }
+)
+_SPEND_LIMIT = "spend_limit_reached"  # of an organisation, a workspace, a month …
+
 # Words that stand in `type` or `code`; they mean the same whatever the status. In order: the first match decides.
 _BY_WORD: tuple[tuple[FailureKind, frozenset[str]], ...] = (
-    (
-        FailureKind.QUOTA,
-        frozenset(
-            {
-                "insufficient_quota",
-                "credit_balance_exhausted",
-                "billing_hard_limit_reached",
-                "billing_not_active",
-                "spend_limit_reached",
-            }
-        ),
-    ),
+    (FailureKind.QUOTA, _SPENT_CODES),
     (FailureKind.CONTEXT, frozenset({"context_length_exceeded"})),
     (FailureKind.CONTENT, frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})),
     (FailureKind.MODEL, frozenset({"model_not_found", "invalid_model", "unknown_model", "1500"})),
 )
 
-# Words that decide only where there is no status: in the middle of a stream.
-_BY_WORD_IN_STREAM: tuple[tuple[FailureKind, frozenset[str]], ...] = (
+# Words that decide only within a good answer or a stream, where there is no status or one that is told second-hand.
+_BY_WORD_WITHIN: tuple[tuple[FailureKind, frozenset[str]], ...] = (
     (
         FailureKind.BUSY,
         frozenset(
@@ -141,19 +146,21 @@ _TOO_LONG = re.compile(
 _GUARDRAIL = re.compile(r"blocked by guardrail|content management policy|content policy", re.IGNORECASE)
 
 
-def _kind(status: int, problem: Problem) -> FailureKind:
+def _kind(status: int, problem: Problem, *, within: bool) -> FailureKind:
     words = {problem.type, problem.code}
     if status < 500:
         for kind, of_kind in _BY_WORD:
             if words & of_kind:
                 return kind
+        if any(word.endswith(_SPEND_LIMIT) for word in words):
+            return FailureKind.QUOTA
         if status in (0, 400, 413, 422) and _TOO_LONG.search(problem.message):
             return FailureKind.CONTEXT
         if status in (0, 400, 403, 422) and _GUARDRAIL.search(problem.message):
             return FailureKind.CONTENT
-    if not status:
-        for kind, of_kind in _BY_WORD_IN_STREAM:
-            if words & of_kind:
+    if within:
+        for kind, of_kind in _BY_WORD_WITHIN:
+            if words & of_kind and not (status and kind is FailureKind.REQUEST):
                 return kind
     if 200 <= status < 400:
         return FailureKind.INVALID  # redirects are not followed
@@ -211,6 +218,8 @@ class _Members(msgspec.Struct, gc=False):
     type: Raw | Unset = UNSET
     code: Raw | Unset = UNSET
     param: Raw | Unset = UNSET
+    status: Raw | Unset = UNSET
+    raw_status_code: Raw | Unset = UNSET
 
 
 class _Item(msgspec.Struct, gc=False):
@@ -221,6 +230,7 @@ class _Item(msgspec.Struct, gc=False):
 _as_members = decoder(_Members)
 _as_items = decoder(list[_Item])
 _as_text = decoder(str)
+_as_status: Callable[[bytes | Raw], int] = decoder(Annotated[int, msgspec.Meta(ge=400, le=599)])  # type: ignore[arg-type]
 _as_code: Callable[[bytes | Raw], str | int] = decoder(str | int)  # type: ignore[arg-type]  # a union is no class
 
 
@@ -239,6 +249,7 @@ def read_problem(body: bytes | Raw) -> Problem:
         clean(_try(_as_text, source.type) or ""),
         clean(_text_of_code(source.code)),
         clean(param or _try(_as_text, source.param) or "") or None,
+        _try(_as_status, source.raw_status_code) or _try(_as_status, source.status) or 0,
     )
 
 
@@ -280,9 +291,17 @@ def _text_of_code(raw: Raw | Unset) -> str:
     return "" if code is None else str(code)
 
 
+_HIDDEN = re.compile(rb"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(rb"<[^<>]*>")
+
+
 def _raw_text(body: bytes) -> str:
-    text = body[:_MAX_READ].decode("utf-8", "replace").strip()
-    return "" if text.startswith(("<", "{", "[")) else clean(text)  # pages and broken JSON say nothing to a client
+    """A page or a plain text without its tags; broken JSON says nothing to a client."""
+    start = body[:_MAX_READ].lstrip()
+    if start.startswith((b"{", b"[")):
+        return ""
+    text = _TAG.sub(b" ", _HIDDEN.sub(b" ", start)) if start.startswith(b"<") else start
+    return clean(" ".join(text.decode("utf-8", "replace").split()))
 
 
 def _try(decode: Callable[[bytes | Raw], T], raw: bytes | Raw | Unset) -> T | None:

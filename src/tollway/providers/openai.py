@@ -14,7 +14,8 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.stream import ChatStream
+from tollway.providers.chunk_repairs import Choice, ChunkRepairs, Delta
+from tollway.providers.stream import ERROR_OBJECTS, ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_null, is_utf8, members
@@ -88,31 +89,8 @@ def _whole(body: bytes, _: ChatCall) -> ChatResult | UpstreamFailure:
 # --- streams ------------------------------------------------------------------------------------------------
 
 
-class _CalledFunction(msgspec.Struct, gc=False):
-    name: Raw | Unset = UNSET
-    arguments: Raw | Unset = UNSET
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    function: _CalledFunction | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: Raw | Unset = UNSET
-    reasoning_content: Raw | Unset = UNSET
-    refusal: Raw | Unset = UNSET
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _CalledFunction | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    index: int = 0
-    finish_reason: str | None = None
-
-
 class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
+    choices: list[Choice] = []
     usage: Raw | Unset = UNSET
     error: Raw | Unset = UNSET
     object: str = ""
@@ -136,25 +114,30 @@ _SAYS_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
 class OpenAIStream(ChatStream[ChatCall]):
-    """Frames pass as they came; usage is read from them and hidden where the client did not ask for it."""
+    """Frames pass as they came; usage is read from them, told at the end where it was asked for, hidden where not."""
 
-    __slots__ = ()
+    __slots__ = ("_repairs", "_totals")
 
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call, _whole)
+        self._repairs = ChunkRepairs()
+        self._totals = b""  # the chunk that tells the usage
 
     def _frame(self, data: bytes, name: bytes) -> bytes:
         chunk = _decode_chunk(data)
         choices, usage = chunk.choices, chunk.usage
-        if usage is not UNSET and len(usage) > len("null"):
-            self.usage = read_usage(usage) or self.usage
+        counts = usage is not UNSET and len(usage) > _NULL_BYTES
+        if counts:
+            self.usage = read_usage(usage) or self.usage  # type: ignore[arg-type]  # it is set
         if not choices or chunk.error is not UNSET or name:
-            marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
+            marked = name == b"error" or chunk.object in ERROR_OBJECTS or classify.is_problem(chunk.error)
             if self._fails(data, marked=marked, alone=not choices and usage is UNSET):
                 return b""
-            if not choices and (usage is UNSET or not self._call.include_usage):
-                return b""  # usage that nobody asked for, or a remark without an answer in it
-        says = False
+            if not choices:  # usage, or a remark without an answer in it
+                if counts:
+                    self._totals = data
+                return b""
+        says = odd = repeated = False
         for choice in choices:
             delta = choice.delta
             if delta is not None:
@@ -166,32 +149,53 @@ class OpenAIStream(ChatStream[ChatCall]):
                     and delta.reasoning_content is UNSET
                     and delta.refusal is UNSET
                     and delta.function_call is None
+                    and delta.role is UNSET
                     and (len(content) != _NULL_BYTES or not is_null(content))
                 ):
                     self.content_bytes += len(content) - 2  # without the quotes
                 else:
+                    odd = True
                     self.content_bytes += _said_bytes(delta)
             if choice.finish_reason is not None:
                 says = self.started = True
+                repeated = choice.index in self._ended
                 self._end_choice(choice.index)
         if choices and not says:
             return b""  # Azure's late verdicts on content have a choice without a delta; client libraries stumble
         if not self.started:
             self.started = _says_something(data)
-        if usage is not UNSET and not self._call.include_usage:
-            data = without_usage(data)
-        if _LF in data:
-            data = data.replace(b"\n", b" ")  # between members, as JSON has none inside its texts
-        return b"data: %b\n\n" % data
+        if odd:
+            data = self._repairs.mend(data, choices)
+        if usage is not UNSET:
+            if not self._call.include_usage:
+                data = without_usage(data)
+            elif counts:
+                data = self._with_usage_apart(data)
+        if repeated and len(choices) == 1:
+            return b""
+        return b"data: %b\n\n" % (data if _LF not in data else _one_line(data))
+
+    def _last_frames(self) -> bytes:
+        return b"data: %b\n\n" % _one_line(self._totals) if self._totals and self._call.include_usage else b""
+
+    def _with_usage_apart(self, data: bytes) -> bytes:
+        top: dict[str, object] = {**members(data)}
+        self._totals = encode({**top, "choices": []})
+        top["usage"] = None
+        return encode(top)
 
 
-def _said_bytes(delta: _Delta) -> int:
+def _one_line(data: bytes) -> bytes:
+    return data.replace(b"\n", b" ")  # they stand between members, as JSON has none inside its texts
+
+
+def _said_bytes(delta: Delta) -> int:
     size = _text_bytes(delta.content, delta.reasoning_content, delta.refusal)
     if (function := delta.function_call) is not None:
-        size += _text_bytes(function.name, function.arguments)
+        size += len(function.name or "") + _text_bytes(function.arguments)
     for call in delta.tool_calls or ():
         if (function := call.function) is not None:
-            size += _text_bytes(function.name, function.arguments)
+            size += len(function.name or "") + _text_bytes(function.arguments)
     return size
 
 

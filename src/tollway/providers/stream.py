@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import msgspec
+
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify
@@ -19,9 +21,12 @@ MAX_HELD_BYTES = 64 * 1024
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 """A whole answer in place of a stream: as large as any body that a client may send."""
 
+ERROR_OBJECTS = frozenset({"error", "Error"})
+"""What Mistral calls the object that an error is."""
+
 UNREADABLE_EVENT = UpstreamFailure(FailureKind.INVALID, "The provider sent an event that is no chat chunk.")
 _TOO_LONG = UpstreamFailure(FailureKind.INVALID, "The provider sent more than fits into one event.")
-_EMPTY = UpstreamFailure(FailureKind.INVALID, "The provider's stream ended before it said anything.")
+_EMPTY = UpstreamFailure(FailureKind.INVALID, "The provider's stream ended before it said anything.", once_more=False)
 _CUT = UpstreamFailure(FailureKind.BROKEN, "The provider's stream ended before the answer was complete.")
 
 C = TypeVar("C", bound=ModelCall)
@@ -44,6 +49,7 @@ class ChatStream(Generic[C]):
         "finished",
         "started",
         "usage",
+        "warnings",
     )
 
     def __init__(self, call: C, whole: Callable[[bytes, C], ChatResult | UpstreamFailure]) -> None:
@@ -58,6 +64,7 @@ class ChatStream(Generic[C]):
         self.started = False
         self.failure: UpstreamFailure | None = None
         self.usage: Usage | None = None
+        self.warnings: tuple[str, ...] = ()
         self.finished = False
         self.content_bytes = 0
 
@@ -129,7 +136,7 @@ class ChatStream(Generic[C]):
         """Note the failure that an event is about: one marked so, or one with a message and nothing of an answer."""
         problem = classify.read_problem(data)
         if marked or (alone and problem.message):
-            self.failure = classify.failure(200, problem)
+            self.failure = msgspec.structs.replace(classify.failure(200, problem), once_more=False)
         return self.failure is not None
 
     def _end_choice(self, index: int) -> None:
@@ -173,7 +180,7 @@ class ChatStream(Generic[C]):
         except UNREADABLE:
             self.failure = UNREADABLE_EVENT
             return b""
-        self.usage = result.usage
+        self.usage, self.warnings = result.usage, result.warnings
         self.content_bytes = result.content_bytes
         self.started = self.finished = self.done = True
         return frames + DONE

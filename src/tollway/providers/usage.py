@@ -47,7 +47,7 @@ def read_usage(raw: Raw) -> Usage | None:
     except UNREADABLE:
         return _only_counts(raw)
     fresh, output = full.prompt_tokens, full.completion_tokens
-    cached = _cached(full)
+    cached = _cached(full) or 0
     details = full.completion_tokens_details
     reasoning = (details.reasoning_tokens or 0) if details is not None else 0
     return Usage(fresh, output, cached if cached < fresh else fresh, reasoning if reasoning < output else output)
@@ -103,11 +103,21 @@ def said_bytes(body: bytes) -> int:
     return size
 
 
-def _cached(full: _Full) -> int:
-    for details in (full.prompt_tokens_details, full.prompt_token_details):
-        if details is not None and details.cached_tokens is not None:
-            return details.cached_tokens
-    return full.num_cached_tokens or 0
+def tells_cached(raw: Raw) -> bool:
+    """Whether the usage object says how much of the prompt was cached."""
+    try:
+        return _cached(_decode_full(raw)) is not None
+    except UNREADABLE:
+        return False
+
+
+def _cached(full: _Full) -> int | None:
+    """The first of the three spellings, newest first."""
+    if (details := full.prompt_tokens_details) is not None and details.cached_tokens is not None:
+        return details.cached_tokens
+    if full.num_cached_tokens is not None:
+        return full.num_cached_tokens
+    return None if (details := full.prompt_token_details) is None else details.cached_tokens
 
 
 def _only_counts(raw: Raw) -> Usage | None:

@@ -2,7 +2,7 @@
 
 import enum
 
-from tollway.domain.failures import FailureKind
+from tollway.domain.failures import FailureKind, UpstreamFailure
 
 
 class Step(enum.Enum):
@@ -21,7 +21,7 @@ _STEPS = {
     FailureKind.TIMEOUT: Step.NEXT,  # waiting twice as long helps nobody
     FailureKind.BROKEN: Step.NEXT_OR_SAME,
     FailureKind.INVALID: Step.NEXT_OR_SAME,
-    FailureKind.BUSY: Step.NEXT,
+    FailureKind.BUSY: Step.NEXT,  # but see SHORT_WAIT_S
     FailureKind.QUOTA: Step.NEXT,
     FailureKind.CREDENTIAL: Step.NEXT,
     FailureKind.NO_CREDENTIAL: Step.NEXT,
@@ -34,9 +34,25 @@ _STEPS = {
 }
 
 
-def decide(kind: FailureKind) -> Step:
-    """What follows a failure of this kind."""
-    return _STEPS[kind]
+SHORT_WAIT_S = 1.0
+"""Who is told to come back so soon waits and asks the same target once more, if there is no other."""
+
+REPEAT_PAUSE_S = 0.25
+"""Before a target is asked once more: long enough for a restart or a dropped connection to pass."""
+
+
+def decide(failure: UpstreamFailure) -> Step:
+    """What follows a failure."""
+    step = _STEPS[failure.kind]
+    if failure.kind is FailureKind.BUSY and failure.retry_after_s is not None:
+        step = Step.NEXT_OR_SAME if failure.retry_after_s <= SHORT_WAIT_S else step
+    return Step.NEXT if step is Step.NEXT_OR_SAME and not failure.once_more else step
+
+
+def repeat_pause_s(failure: UpstreamFailure) -> float:
+    """How long to wait before the same target is asked once more."""
+    wait_s = failure.retry_after_s if failure.kind is FailureKind.BUSY else None
+    return max(REPEAT_PAUSE_S, wait_s or 0.0)
 
 
 MIN_RETRIES = 3

@@ -32,12 +32,35 @@ class ToolCall(msgspec.Struct, gc=False, kw_only=True):
 
 
 class Message(msgspec.Struct, gc=False):
-    """What the model said."""
+    """What the model said. ``reasoning_content`` is no member of OpenAI's; clients that want it look for it there."""
 
     role: Literal["assistant"]
     content: str | None
-    refusal: None = None
+    refusal: str | None = None
+    reasoning_content: str | Unset = UNSET
     tool_calls: list[ToolCall] | Unset = UNSET
+    function_call: CalledFunction | Unset = UNSET
+
+
+class Alternative(msgspec.Struct, gc=False):
+    """A token that might have stood there."""
+
+    token: str
+    logprob: Raw
+    bytes: Raw | None = None
+
+
+class TokenLogprob(Alternative, gc=False):
+    """A token and what might have stood in its place."""
+
+    top_logprobs: list[Alternative] = []
+
+
+class Logprobs(msgspec.Struct, gc=False):
+    """How probable the tokens of a choice were."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -45,8 +68,8 @@ class Choice(msgspec.Struct, gc=False):
 
     index: int
     message: Message
+    logprobs: Logprobs | None
     finish_reason: str
-    logprobs: None = None
 
 
 class CachedTokens(msgspec.Struct, gc=False):
@@ -81,7 +104,10 @@ class Delta(msgspec.Struct, gc=False):
 
     role: Literal["assistant"] | Unset = UNSET
     content: str | Unset = UNSET
+    reasoning_content: str | Unset = UNSET
+    refusal: str | Unset = UNSET
     tool_calls: list[ToolCall] | Unset = UNSET
+    function_call: CalledFunction | Unset = UNSET
 
 
 class ChunkChoice(msgspec.Struct, gc=False):
@@ -89,7 +115,7 @@ class ChunkChoice(msgspec.Struct, gc=False):
 
     index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: str | None = None
 
 
@@ -104,7 +130,9 @@ class Chunk(msgspec.Struct, gc=False, kw_only=True):
     usage: TokenCounts | Unset | None = UNSET
 
 
-def token_counts(usage: Usage) -> TokenCounts:
-    """The usage object for counts that were believed; its total is always their sum."""
-    cached = CachedTokens(usage.cached_input_tokens) if usage.cached_input_tokens else UNSET
+def token_counts(usage: Usage, *, cached_told: bool) -> TokenCounts:
+    """The usage object for counts that were believed; its total is always their sum.
+
+    How much was cached is told where the provider told it, be it nothing."""
+    cached = CachedTokens(usage.cached_input_tokens) if cached_told else UNSET
     return TokenCounts(usage.input_tokens, usage.output_tokens, usage.total_tokens, cached)

@@ -10,7 +10,7 @@ import msgspec
 from tollway.domain.refusals import BadRequest
 from tollway.wire.chat_messages import Assistant, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
-from tollway.wire.json import Object, Raw, decoder
+from tollway.wire.json import Object, Raw, decoder, is_null
 from tollway.wire.model_call import ModelCall
 from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
 
@@ -18,11 +18,22 @@ _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
+_NULL = Raw(b"null")
+
+
 class ChatCall(ModelCall, frozen=True, gc=False, kw_only=True):
     """One chat request, as far as the gateway needs to know it."""
 
     prefill: str
     """The text of a trailing assistant message, which the model is to continue; usually empty."""
+    show_reasoning: bool = False
+    """What a model thought is shown as ``reasoning_content``."""
+
+    @property
+    def legacy_functions(self) -> bool:
+        """The client speaks of functions in the form from before there were tools, and expects to be answered so."""
+        functions, tools = self.top.get("functions", _NULL), self.top.get("tools", _NULL)
+        return not is_null(functions) and is_null(tools)
 
 
 class _StreamOptions(msgspec.Struct, gc=False):

@@ -36,7 +36,7 @@ DONE = b"data: [DONE]\n\n"
 _INVALID_REQUEST = "invalid_request_error"
 _SERVER_ERROR = "server_error"
 _DO_NOT_RETRY = b"x-should-retry: false\r\n"
-_CHALLENGE = b"www-authenticate: Bearer\r\n"
+_CHALLENGE = b"www-authenticate: Bearer\r\n" + _DO_NOT_RETRY
 
 _MAX_WAIT_S = 60.0  # a provider's wait is passed on up to here; above 120 s the official SDKs give up at once
 _MAX_NAME = 128  # of a model's name in a message
@@ -76,8 +76,8 @@ def error_event(failure: UpstreamFailure) -> bytes:
     if failure.kind in _CLIENT_FAULTS:
         body = error_body(failure.message, failure.type, failure.code, failure.param)
     else:
-        type_, code, text = _PUBLIC[failure.kind]
-        body = error_body(f"The answer ended early: {text}.", type_, code)
+        type_, _, text = _PUBLIC[failure.kind]
+        body = error_body(f"The answer ended early: {text}.", type_, _code(failure))
     return b"data: %b\n\n" % body
 
 
@@ -96,10 +96,11 @@ def to_http(refusal: Refusal) -> HttpError:
         case BadRequest(message, param, code, status):
             return _error(status, code, message, param)
         case ModelNotFound(model, status):
-            return _error(status, "model_not_found", f"The model '{_name(model)}' does not exist.", "model")
+            text = f"The model '{_name(model)}' does not exist."
+            return _error(status, "model_not_found", text, "model", headers=_DO_NOT_RETRY)
         case ModelNotAllowed(model):
             text = f"This API key may not use the model '{_name(model)}'."
-            return _error(403, "model_not_allowed", text, "model")
+            return _error(403, "model_not_allowed", text, "model", headers=_DO_NOT_RETRY)
         case TooFast(dimension, limit, used, wanted, wait_s):
             text = (
                 f"Rate limit reached for this API key on {_per_minute(dimension)}: Limit {limit}, Used {used}, "
@@ -176,8 +177,10 @@ def _no_answer(attempts: tuple[tuple[str, UpstreamFailure], ...]) -> HttpError:
     failures = [failure for _, failure in attempts]
     status, decisive = _verdict(failures)
     type_, code, _ = _PUBLIC[decisive]
+    if decisive is FailureKind.QUOTA:
+        code = next(_code(failure) for failure in reversed(failures) if failure.kind is decisive)
     waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
-    told = waits and status in (429, 503) and code != "insufficient_quota"
+    told = waits and status in (429, 503) and decisive is not FailureKind.QUOTA
     headers = _retry_after(min(*waits, _MAX_WAIT_S)) if told else _DO_NOT_RETRY
     tried = "; ".join(f"{_name(name)}: {_reason(failure)}" for name, failure in attempts) or "none is configured"
     return _error(status, code, f"No provider could answer ({tried}).", type=type_, headers=headers)
@@ -196,8 +199,16 @@ def _verdict(failures: list[UpstreamFailure]) -> tuple[int, FailureKind]:
     last = tried[-1].kind
     if last is FailureKind.TIMEOUT:
         return 504, last
+    if tried[-1].status == 409:
+        return 409, last
     overloaded = all(failure.kind is FailureKind.BUSY or failure.status == 503 for failure in tried)
     return (503 if overloaded else 502), last
+
+
+def _code(failure: UpstreamFailure) -> str:
+    """Ours, or where money is out the provider's own word for that: clients tell them apart."""
+    told = failure.code if failure.kind is FailureKind.QUOTA else None
+    return told or _PUBLIC[failure.kind][1]
 
 
 def _reason(failure: UpstreamFailure) -> str:

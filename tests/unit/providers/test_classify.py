@@ -64,6 +64,9 @@ def test_a_status_alone_decides(status: int, kind: FailureKind) -> None:
         (429, openai("You exceeded your current quota", "insufficient_quota", "insufficient_quota"), K.QUOTA),
         (429, openai("no credit", "billing", "credit_balance_exhausted"), K.QUOTA),
         (403, openai("no credit", "insufficient_quota", None), K.QUOTA),
+        (400, openai("limit", None, "workspace_spend_limit_reached"), K.QUOTA),
+        (429, openai("limit", "tokens", "rate_limit_exceeded"), K.BUSY),
+        (429, openai("limit", "requests", "slow_down"), K.BUSY),
         (429, mistral("Service tier capacity exceeded for this model.", "invalid_request_error"), K.BUSY),
         (429, {"message": "Requests rate limit exceeded"}, K.BUSY),
         (400, openai("too long", "invalid_request_error", "context_length_exceeded", "messages"), K.CONTEXT),
@@ -104,7 +107,8 @@ FUNCTION = {"loc": ["body", "tools", 1, "function"], "msg": "Missing"}
         ({"detail": "Not enough"}, "Not enough", None, None),
         (b"just text", "just text", None, None),
         (b"", "The provider refused the request.", None, None),
-        (b"<html>page</html>", "The provider refused the request.", None, None),
+        (b"<html><head><title>t</title></head>\n<h1>400</h1> <p>Bad\nRequest</p></html>", "400 Bad Request", None, None),
+        (b"<script>x</script >", "The provider refused the request.", None, None),
         ({"error": {"message": 3, "code": []}}, "The provider refused the request.", None, None),
     ],
 )
@@ -217,11 +221,28 @@ def test_waiting_brings_no_money_back() -> None:
 
 
 @pytest.mark.parametrize(
+    ("type", "code", "told"),
+    [
+        ("insufficient_quota", "insufficient_quota", "insufficient_quota"),
+        ("billing", "credit_balance_exhausted", "credit_balance_exhausted"),
+        ("insufficient_quota", "SECRET", None),
+    ],
+)
+def test_how_the_money_ran_out_is_told_in_known_words_only(type: str, code: str, told: str | None) -> None:
+    assert of(429, openai("x", type, code)).code == told
+
+
+@pytest.mark.parametrize(
     ("body", "kind", "status"),
     [
         (openai("x", "server_error"), K.SERVER, 0),
         (openai("x", "rate_limit_error"), K.BUSY, 0),
-        (mistral("x", "rate_limited", "1300"), K.BUSY, 0),
+        (mistral("x", "rate_limited", "1300"), K.BUSY, 400),
+        (mistral("x", "invalid_request_message_order", "3230"), K.REQUEST, 400),
+        (mistral("x", "unheard_of", "1"), K.REQUEST, 400),
+        ({"object": "error", "message": "x", "type": "invalid_request_error", "raw_status_code": 429}, K.BUSY, 429),
+        ({"object": "error", "message": "x", "raw_status_code": "many"}, K.SERVER, 0),
+        ({"error": {"message": "Content blocked by guardrail", "status": 403}}, K.CONTENT, 403),
         (openai("x", "invalid_request_error", "invalid_value"), K.REQUEST, 0),
         (openai("maximum context length"), K.CONTEXT, 0),
         (openai("x", None, 429), K.BUSY, 429),

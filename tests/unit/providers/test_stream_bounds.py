@@ -14,6 +14,7 @@ from tollway.wire.sse import MAX_EVENT_BYTES
 
 DIALECTS = sorted(CHAT)
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+NOTHING = b'data: {"choices":[{"index":0,"delta":{"content":""}}]}\n\n'
 
 
 def text(said: str) -> bytes:
@@ -79,9 +80,9 @@ def test_an_endless_event_is_a_failure(dialect: str) -> None:
 
 def test_an_endless_preamble_counts_as_a_start() -> None:
     decoder = CHAT["openai"].decoder(call({"stream": True}))
-    out = b"".join(decoder.feed(ROLE) for _ in range(stream.MAX_HELD_BYTES // len(ROLE) + 2))
+    out = decoder.feed(ROLE) + b"".join(decoder.feed(NOTHING) for _ in range(stream.MAX_HELD_BYTES // len(NOTHING) + 2))
     assert decoder.started
-    assert out.startswith(ROLE * 10)
+    assert out.startswith(ROLE + NOTHING * 10)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

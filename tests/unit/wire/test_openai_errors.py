@@ -68,7 +68,16 @@ def test_every_refusal_has_its_status_and_code(refusal: Refusal, status: int, co
 
 
 def test_a_bad_key_is_challenged() -> None:
-    assert seen(BadKey())[2] == {"www-authenticate": "Bearer"}
+    assert seen(BadKey())[2] == {"www-authenticate": "Bearer", "x-should-retry": "false"}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [BadKey(), ExpiredKey(), RevokedKey(), ModelNotFound("m"), ModelNotFound("m", 404), ModelNotAllowed("m")],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_wrong_key_or_model_is_not_tried_again(refusal: Refusal) -> None:
+    assert seen(refusal)[2]["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +154,21 @@ def test_overload_everywhere_is_overload() -> None:
     assert no_answer(overloaded, overloaded)[0] == 503
     assert no_answer(overloaded, K.BUSY)[0] == 503
     assert no_answer(overloaded, UpstreamFailure(K.SERVER, "", 500))[0] == 502
+
+
+def test_a_conflict_stays_one() -> None:
+    conflict = UpstreamFailure(K.SERVER, "", 409)
+    assert no_answer(K.CONNECT, conflict)[0] == 409
+    assert no_answer(conflict, conflict)[2] == {"x-should-retry": "false"}
+    assert no_answer(conflict, K.CONNECT)[0] == 502
+
+
+def test_the_providers_word_for_no_money_is_kept() -> None:
+    spent = UpstreamFailure(K.QUOTA, "", 429, "credit_balance_exhausted", retry_after_s=2.0)
+    status, code, headers, error = no_answer(spent, K.UNSUPPORTED)
+    assert (status, code, error["type"]) == (429, "credit_balance_exhausted", "insufficient_quota")
+    assert headers == {"x-should-retry": "false"}
+    assert b"credit_balance_exhausted" in error_event(spent)
 
 
 def test_the_shortest_true_wait_is_passed_on() -> None:

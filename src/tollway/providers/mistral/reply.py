@@ -1,14 +1,18 @@
 """Mistral's answers in OpenAI's format. Foreign members go, lists of chunks become text, thinking stays behind."""
 
-from typing import TypeAlias
+from collections.abc import Iterable
 
 import msgspec
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.base import ChatResult
+from tollway.providers.mistral.content import Content, said_in
+from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.tools import short_id
-from tollway.providers.usage import read_usage, said_bytes
+from tollway.providers.tool_numbers import real_id
+from tollway.providers.usage import read_usage, said_bytes, tells_cached
 from tollway.wire.chat_answer import (
     FINISH_REASONS,
     ID_PREFIX,
@@ -16,27 +20,17 @@ from tollway.wire.chat_answer import (
     Choice,
     Completion,
     Message,
+    TokenCounts,
     ToolCall,
     token_counts,
 )
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_text
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text
 
 FAILED = UpstreamFailure(FailureKind.INVALID, "The provider gave up in the middle of its answer.", 200)
 
-_EMPTY_IDS = frozenset({None, "", "null"})  # "null" is what Mistral's schema fills in
 _FINISH = {"model_length": "length"}
 _TIERS = {"standard": "default", "priority": "priority"}
-
-
-class Part(msgspec.Struct, gc=False):
-    """A chunk of content. Only ``text`` is for the reader; thinking, references and the like are left out."""
-
-    type: str
-    text: str = ""
-
-
-Content: TypeAlias = str | list[Part] | None
 
 
 class ReceivedFunction(msgspec.Struct, gc=False):
@@ -57,6 +51,7 @@ class ReceivedCall(msgspec.Struct, gc=False):
 class _Message(msgspec.Struct, gc=False):
     content: Content = None
     tool_calls: list[ReceivedCall] | None = None
+    refusal: str | None = None
     role: str | None = None
 
 
@@ -65,6 +60,7 @@ class _Choice(msgspec.Struct, gc=False):
     message: _Message | None = None
     messages: list[_Message] | None = None
     finish_reason: str | None = None
+    logprobs: Raw | Unset = UNSET
 
 
 class _Reply(msgspec.Struct, gc=False):
@@ -91,52 +87,63 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
         return classify.no_answer(body)
     if not reply.choices:
         return classify.NO_ANSWER
-    choices = []
+    choices: list[Choice] = []
+    warnings: list[str] = []
     for received in reply.choices:
         if received.finish_reason == "error":
             return FAILED
         message = _last_said(received)
         if message is None:
             return classify.NO_ANSWER
-        said = _message(message, call, f"{reply.id}:{received.index}")
-        choices.append(Choice(received.index, said, finish_reason(received.finish_reason or "stop")))
+        said = _message(message, call, f"{reply.id}:{received.index}", warnings)
+        reason = finish_reason(received.finish_reason or "stop", call)
+        warnings += reason_warnings(received.finish_reason)
+        choices.append(Choice(received.index, said, logprobs_of(received.logprobs), reason))
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     completion = Completion(
         id=ID_PREFIX + reply.id,
         created=reply.created or call.created,
         model=reply.model or call.model,
         choices=choices,
-        usage=UNSET if usage is None else token_counts(usage),
+        usage=shown_usage(usage, reply.usage),
         service_tier=_service_tier(reply.usage, call),
     )
     out = encode(completion)
-    return ChatResult(out, usage, 0 if usage else said_bytes(out))
+    return ChatResult(out, usage, 0 if usage else said_bytes(out), once(warnings))
 
 
-def text_of(content: Content) -> str:
-    """What the reader is meant to read."""
-    if isinstance(content, list):
-        return "".join([part.text for part in content if part.type == "text"])
-    return content or ""
+def shown_usage(usage: Usage | None, raw: Raw | Unset) -> TokenCounts | Unset:
+    """The usage object for the client; missing where the provider's could not be believed."""
+    if usage is None or isinstance(raw, Unset):
+        return UNSET
+    return token_counts(usage, cached_told=tells_cached(raw))
 
 
 def arguments_of(function: ReceivedFunction) -> str | Raw:
     """The arguments as JSON in a string."""
     arguments = function.arguments
-    if arguments is UNSET:
+    if arguments is UNSET or is_null(arguments):
         return ""
     return arguments if is_text(arguments) else bytes(arguments).decode("utf-8", "replace")
 
 
-def given_id(call: ReceivedCall) -> str | None:
-    """The provider's id of a call, if it gave a real one."""
-    return None if call.id in _EMPTY_IDS else call.id
-
-
-def finish_reason(received: str) -> str:
+def finish_reason(received: str, call: ChatCall) -> str:
     """Mistral's reason in OpenAI's closed list."""
+    if received == "tool_calls" and call.legacy_functions:
+        return "function_call"
     reason = _FINISH.get(received, received)
     return reason if reason in FINISH_REASONS else "stop"
+
+
+def reason_warnings(received: str | None) -> tuple[str, ...]:
+    """An unheard-of reason to end is told: what it means is not known."""
+    known = received is None or received in _FINISH or received in FINISH_REASONS
+    return () if known else ("mapped=finish_reason",)
+
+
+def once(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Each warning once, in order."""
+    return tuple(dict.fromkeys(warnings))
 
 
 def _last_said(choice: _Choice) -> _Message | None:
@@ -147,21 +154,35 @@ def _last_said(choice: _Choice) -> _Message | None:
     return said[-1] if said else None
 
 
-def _message(received: _Message, call: ChatCall, where: str) -> Message:
-    text = text_of(received.content).removeprefix(call.prefill)
+def _message(received: _Message, call: ChatCall, where: str, warnings: list[str]) -> Message:
+    said = said_in(received.content)
+    warnings += said.warnings
     calls = [
         ToolCall(
-            id=given_id(tool_call) or short_id(f"{where}:{index}"),
+            id=real_id(tool_call.id) or short_id(f"{where}:{index}"),
             type="function",
             function=CalledFunction(tool_call.function.name or "", arguments_of(tool_call.function)),
         )
         for index, tool_call in enumerate(received.tool_calls or ())
     ]
-    return Message("assistant", text or (None if calls else ""), tool_calls=calls or UNSET)
+    text = said.text.removeprefix(call.prefill)
+    message = Message("assistant", text or (None if calls else ""), received.refusal)
+    if said.thinking and call.show_reasoning:
+        message.reasoning_content = said.thinking
+    if not calls:
+        return message
+    if call.legacy_functions:
+        message.function_call = calls[0].function
+        if len(calls) > 1:
+            warnings.append("dropped=tool_calls")
+    else:
+        message.tool_calls = calls
+    return message
 
 
 def _service_tier(usage: Raw | Unset, call: ChatCall) -> str | Unset:
-    if "service_tier" not in call.top or isinstance(usage, Unset):
+    asked = call.top.get("service_tier")
+    if asked is None or is_null(asked) or isinstance(usage, Unset):
         return UNSET
     try:
         tier = _as_tier(usage).service_tier

@@ -3,18 +3,21 @@
 import msgspec
 
 from tollway.providers import classify
+from tollway.providers.mistral.content import Content, said_in
+from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.reply import (
     FAILED,
-    Content,
     ReceivedCall,
     arguments_of,
     finish_reason,
-    given_id,
-    text_of,
+    once,
+    reason_warnings,
+    shown_usage,
     whole,
 )
 from tollway.providers.mistral.tools import short_id
-from tollway.providers.stream import ChatStream
+from tollway.providers.stream import ERROR_OBJECTS, ChatStream
+from tollway.providers.tool_numbers import CallNumbers, real_id
 from tollway.providers.usage import read_usage
 from tollway.wire.chat_answer import (
     ID_PREFIX,
@@ -24,7 +27,6 @@ from tollway.wire.chat_answer import (
     Delta,
     TokenCounts,
     ToolCall,
-    token_counts,
 )
 from tollway.wire.chat_chunks import frame
 from tollway.wire.chat_request import ChatCall
@@ -33,6 +35,7 @@ from tollway.wire.json import UNSET, Raw, Unset, decoder
 
 class _Delta(msgspec.Struct, gc=False):
     content: Content = None
+    refusal: str | None = None
     tool_calls: list[ReceivedCall] | None = None
 
 
@@ -40,6 +43,7 @@ class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
+    logprobs: Raw | Unset = UNSET
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -58,7 +62,7 @@ _decode = decoder(_Chunk)
 class MistralStream(ChatStream[ChatCall]):
     """Each event is taken apart and made anew; one may become several frames or none."""
 
-    __slots__ = ("_choices", "_created", "_id", "_model")
+    __slots__ = ("_choices", "_created", "_id", "_legacy", "_model", "_raw_usage")
 
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call, whole)
@@ -66,18 +70,20 @@ class MistralStream(ChatStream[ChatCall]):
         self._id = ""
         self._created = call.created
         self._model = call.model
+        self._legacy = call.legacy_functions
+        self._raw_usage: Raw | Unset = UNSET
 
     def _frame(self, data: bytes, name: bytes) -> bytes:
         chunk = _decode(data)
-        marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
+        marked = name == b"error" or chunk.object in ERROR_OBJECTS or classify.is_problem(chunk.error)
         if (marked or not chunk.choices) and self._fails(data, marked=marked, alone=chunk.usage is UNSET):
             return b""
         if not self._id and chunk.choices:
             self._id = ID_PREFIX + chunk.id
             self._created = chunk.created or self._created
             self._model = chunk.model or self._model
-        if chunk.usage is not UNSET:
-            self.usage = read_usage(chunk.usage) or self.usage
+        if chunk.usage is not UNSET and (usage := read_usage(chunk.usage)) is not None:
+            self.usage, self._raw_usage = usage, chunk.usage
         frames = []
         for choice in chunk.choices:
             frames += self._choice(choice)
@@ -86,12 +92,17 @@ class MistralStream(ChatStream[ChatCall]):
         return b"".join(frames)
 
     def _last_frames(self) -> bytes:
-        if not self._call.include_usage or self.usage is None:
-            return b""
-        return self._write([], token_counts(self.usage))
+        frames = []
+        for index, state in self._choices.items():
+            if not state.ended:  # [DONE] came instead of a reason
+                frames += self._choice(_Choice(index, None, "tool_calls" if state.has_calls else "stop"))
+        usage = shown_usage(self.usage, self._raw_usage)
+        if self._call.include_usage and usage is not UNSET:
+            frames.append(self._write([], usage))
+        return b"".join(frames)
 
     def _choice(self, received: _Choice) -> list[bytes]:
-        index, reason = received.index, received.finish_reason
+        index, reason, said = received.index, received.finish_reason, received.delta
         state = self._choices.get(index)
         delta = Delta()
         if state is None:
@@ -99,43 +110,73 @@ class MistralStream(ChatStream[ChatCall]):
             delta.role, delta.content = "assistant", ""
         if state.ended:
             return []
-        if received.delta is not None:
-            self._say(delta, state, text_of(received.delta.content))
-            if received.delta.tool_calls:
-                self.started = True
-                delta.tool_calls = self._calls(state, received.delta.tool_calls)
+        if said is not None:
+            self._say(delta, state, said)
         if reason == "error":
             self.failure = FAILED
             return []
         if reason is not None:
-            self._say(delta, state, state.give_back())
-        frames = [] if delta == _NOTHING else [self._write([ChunkChoice(index, delta)])]
+            self._add_text(delta, state.give_back())
+        logprobs = None if received.logprobs is UNSET else logprobs_of(received.logprobs)
+        frames = []
+        if delta != _NOTHING or logprobs is not None:
+            frames.append(self._write([ChunkChoice(index, delta, logprobs)]))
         if reason is not None:
             self.started = state.ended = True
+            self.warnings = once(self.warnings + reason_warnings(reason))
             self._end_choice(index)
-            frames.append(self._write([ChunkChoice(index, Delta(), finish_reason=finish_reason(reason))]))
+            ended = ChunkChoice(index, Delta(), finish_reason=finish_reason(reason, self._call))
+            frames.append(self._write([ended]))
         return frames
 
-    def _say(self, delta: Delta, state: "_ChoiceState", text: str) -> None:
-        text = state.without_prefill(text)
+    def _say(self, delta: Delta, state: "_ChoiceState", received: _Delta) -> None:
+        content = received.content
+        if isinstance(content, list):
+            content = self._parts(delta, content)
+        if content:
+            self._add_text(delta, state.without_prefill(content))
+        if received.refusal:
+            self.started = True
+            self.content_bytes += len(received.refusal.encode())
+            delta.refusal = received.refusal
+        if received.tool_calls:
+            self.started = state.has_calls = True
+            calls = self._calls(state, received.tool_calls)
+            if not self._legacy:
+                delta.tool_calls = calls
+            elif calls[0].index == 0:  # there is room for one call only
+                delta.function_call = calls[0].function
+
+    def _add_text(self, delta: Delta, text: str) -> None:
         if text:
             self.started = True
             self.content_bytes += len(text.encode())
             delta.content = text if delta.content is UNSET else delta.content + text
 
+    def _parts(self, delta: Delta, content: Content) -> str:
+        """The text of a list of chunks; its other chunks are shown or told as far as they can be."""
+        said = said_in(content)
+        self.warnings = once(self.warnings + said.warnings)
+        if said.thinking:
+            self.started = True  # a model that thinks has begun to answer, be its thoughts shown or not
+            if self._call.show_reasoning:
+                self.content_bytes += len(said.thinking.encode())
+                delta.reasoning_content = said.thinking
+        return said.text
+
     def _calls(self, state: "_ChoiceState", received: list[ReceivedCall]) -> list[ToolCall]:
         calls = []
-        state.begin_delta()
+        state.numbers.begin_delta()
         for piece in received:
-            number, is_first = state.number(piece)
+            call_id, name = real_id(piece.id), piece.function.name or ""
+            place = state.numbers.place(call_id, piece.index, name)
             arguments = arguments_of(piece.function)
             self.content_bytes += len(arguments)
-            if is_first:
-                call_id = given_id(piece) or short_id(f"{self._id}:{number}")
-                function = CalledFunction(piece.function.name or "", arguments)
-                calls.append(ToolCall(index=number, id=call_id, type="function", function=function))
-            else:
-                calls.append(ToolCall(index=number, function=CalledFunction(arguments=arguments)))
+            function = CalledFunction(name if place.is_first or place.names else UNSET, arguments)
+            call = ToolCall(index=place.number, function=function)
+            if place.is_first:
+                call.id, call.type = call_id or short_id(f"{self._id}:{place.number}"), "function"
+            calls.append(call)
         return calls
 
     def _write(self, choices: list[ChunkChoice], usage: TokenCounts | None = None) -> bytes:
@@ -149,42 +190,14 @@ _NOTHING = Delta()
 class _ChoiceState:
     """What has to be remembered of one of ``n`` answers."""
 
-    __slots__ = ("_by_id", "_by_index", "_count", "_in_delta", "_prefill", "_swallowed", "ended")
+    __slots__ = ("_prefill", "_swallowed", "ended", "has_calls", "numbers")
 
     def __init__(self, prefill: str) -> None:
-        self._by_id: dict[str, int] = {}
-        self._by_index: dict[int, int] = {}
-        self._in_delta: set[int] = set()
-        self._count = 0
         self._prefill = prefill  # what the answer repeats and the client has already
         self._swallowed = 0  # characters of it that came so far
+        self.numbers = CallNumbers()
+        self.has_calls = False
         self.ended = False
-
-    def begin_delta(self) -> None:
-        self._in_delta.clear()
-
-    def number(self, piece: ReceivedCall) -> tuple[int, bool]:
-        """Which call a piece belongs to, counted from 0, and whether it is the call's first piece.
-
-        A new id is a new call, whatever the index says: some servers leave the index out or always say 0. Without an
-        id, an index that is known from an earlier event continues that call, and a name begins another one.
-        """
-        call_id, index, known = given_id(piece), piece.index, None
-        if call_id is not None:
-            known = self._by_id.get(call_id)
-        elif index in self._by_index and not (index in self._in_delta and piece.function.name):
-            known = self._by_index[index]
-        elif not piece.function.name and self._count:
-            known = self._count - 1
-        number = self._count if known is None else known
-        if known is None:
-            self._count += 1
-            if call_id is not None:
-                self._by_id[call_id] = number
-        if index is not None:
-            self._by_index[index] = number
-            self._in_delta.add(index)
-        return number, known is None
 
     def without_prefill(self, text: str) -> str:
         """The text without what it repeats; what was taken for a repetition and is none comes back."""

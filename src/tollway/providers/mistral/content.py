@@ -1,0 +1,49 @@
+"""The content of Mistral's answers: text, or a list of chunks of which only some are for the reader."""
+
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+_NEVER_SHOWN = frozenset({"thinking", "reference", "tool_reference"})
+"""Thinking has its own place, references name no address that OpenAI's citations could carry. Left out in silence."""
+
+
+class Part(msgspec.Struct, gc=False):
+    """One chunk of a list."""
+
+    type: str = "text"
+    text: str | None = None
+    thinking: "list[Part] | str | None" = None
+
+
+Content: TypeAlias = str | list[Part] | None
+
+
+class Said(NamedTuple):
+    """What a content says, each kind joined in order."""
+
+    text: str
+    thinking: str = ""
+    warnings: tuple[str, ...] = ()
+    """What could not be shown and would have been for the reader: ``dropped=image_url``."""
+
+
+def said_in(content: Content) -> Said:
+    """Never a list: client libraries pass one on to programs that expect text."""
+    if not isinstance(content, list):
+        return Said(content or "")
+    text = "".join([part.text or "" for part in content if part.type == "text"])
+    thinking = "".join([_thoughts(part.thinking) for part in content if part.type == "thinking"])
+    lost = {part.type for part in content} - _NEVER_SHOWN - {"text"}
+    return Said(text, thinking, tuple([f"dropped={_plain(kind)}" for kind in sorted(lost)]))
+
+
+def _thoughts(thinking: list[Part] | str | None) -> str:
+    if isinstance(thinking, list):
+        return "".join([part.text or "" for part in thinking if part.type == "text"])
+    return thinking or ""
+
+
+def _plain(kind: str) -> str:
+    """A provider's word, if it is fit for a header."""
+    return kind if kind.isascii() and kind.isidentifier() and len(kind) <= 64 else "unknown"
