@@ -77,13 +77,13 @@ class ChunkRepairs:
         edits = [self._edit(choice) for choice in choices]
         if not any(edits):
             return data
-        top: dict[str, object] = {**members(data)}
-        rewritten = _as_objects(members(data)["choices"])
-        top["choices"] = [
-            _rewritten(raw, edit, f"{top.get('id')}:{choice.index}") if edit else raw
-            for raw, edit, choice in zip(rewritten, edits, choices, strict=True)
+        top = members(data)
+        where = bytes(top.get("id", b"")).decode()
+        rewritten = [
+            _rewritten(raw, edit, f"{where}:{choice.index}") if edit else raw
+            for raw, edit, choice in zip(_as_objects(top["choices"]), edits, choices, strict=True)
         ]
-        return encode(top)
+        return encode({**top, "choices": rewritten})
 
     def _continues(self, choice: Choice) -> bool:
         delta, numbers = choice.delta, self._numbers.get(choice.index)

@@ -47,7 +47,7 @@ class Alternative(msgspec.Struct, gc=False):
 
     token: str
     logprob: Raw
-    bytes: Raw | None = None
+    bytes: Raw = Raw(b"null")
 
 
 class TokenLogprob(Alternative, gc=False):

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tollway.providers.mistral.tools import short_id
 from tollway.wire.chat_request import ChatCall, parse_chat
 from tollway.wire.completion_request import parse_completion
@@ -47,11 +49,12 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def call(given: dict[str, object]) -> ChatCall:
-    """The call for a body with these members."""
+    """The call for a body with these members. ``show_reasoning`` is no member: it is set where a client asks for it."""
     body = {"model": "asked", "messages": MESSAGES, **given}
+    show_reasoning = body.pop("show_reasoning", False)
     parsed = parse_chat(json.dumps(body).encode(), NOW)
     assert isinstance(parsed, ChatCall), parsed
-    return parsed
+    return msgspec.structs.replace(parsed, show_reasoning=show_reasoning)
 
 
 def asked(operation: str, given: dict[str, object]) -> ModelCall:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
-from tollway.providers.classify import classify, clean, failure, read_problem, retry_after_s
+from tollway.providers.classify import classify, clean, failure, read_problem
+from tollway.providers.retry_after import retry_after_s
 
 K = FailureKind
 
@@ -107,7 +108,7 @@ FUNCTION = {"loc": ["body", "tools", 1, "function"], "msg": "Missing"}
         ({"detail": "Not enough"}, "Not enough", None, None),
         (b"just text", "just text", None, None),
         (b"", "The provider refused the request.", None, None),
-        (b"<html><head><title>t</title></head>\n<h1>400</h1> <p>Bad\nRequest</p></html>", "400 Bad Request", None, None),
+        (b"<html><head>t</head>\n<h1>400</h1> <p>Bad\nRequest</p></html>", "400 Bad Request", None, None),
         (b"<script>x</script >", "The provider refused the request.", None, None),
         ({"error": {"message": 3, "code": []}}, "The provider refused the request.", None, None),
     ],

@@ -22,6 +22,7 @@ def test_an_answer_of_mistral_is_translated(case: Any) -> None:
     assert isinstance(result, ChatResult)
     assert json.loads(result.body) == case["client"]
     assert result.usage == (Usage(*case["usage"]) if "usage" in case else None)
+    assert list(result.warnings) == case.get("warnings", [])
 
 
 def test_an_answer_of_openai_passes_byte_for_byte() -> None:

@@ -41,6 +41,7 @@ def check(dialect: str, path: Path, pieces: Iterable[bytes]) -> None:
     assert out == with_ids(case["client"])
     usage = case.get("usage")
     assert decoder.usage == (Usage(*map(int, usage.split())) if usage else None)
+    assert " ".join(decoder.warnings) == case.get("warnings", "").strip()
     seen = f"{decoder.failure.kind.value}{' started' if decoder.started else ''}" if decoder.failure else ""
     assert seen == case.get("failure", "").strip()
     assert decoder.finished or decoder.failure

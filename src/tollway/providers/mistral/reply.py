@@ -166,7 +166,7 @@ def _message(received: _Message, call: ChatCall, where: str, warnings: list[str]
         for index, tool_call in enumerate(received.tool_calls or ())
     ]
     text = said.text.removeprefix(call.prefill)
-    message = Message("assistant", text or (None if calls else ""), received.refusal)
+    message = Message("assistant", text or (None if calls or received.refusal else ""), received.refusal)
     if said.thinking and call.show_reasoning:
         message.reasoning_content = said.thinking
     if not calls:
