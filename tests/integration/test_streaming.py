@@ -8,6 +8,7 @@ import pytest
 from fakes.client import Stream, chat_body, request_bytes, text_of
 from fakes.gateway import Tenant
 from fakes.upstream import (
+    CLOSE,
     LAST_CHUNK,
     STREAM_HEAD,
     Bill,
@@ -152,6 +153,13 @@ async def test_a_stream_that_finished_without_done_gets_one(tenant: Tenant) -> N
     tenant.openai.answers(openai_stream(["a"], done=False))
     async with tenant.stream() as stream:
         assert text_of(await stream.chunks()) == "a"
+
+
+async def test_a_stream_that_finished_before_its_connection_broke_is_whole(tenant: Tenant) -> None:
+    tenant.openai.answers(raw(STREAM_HEAD, event(chunk("a")), event(chunk("", "stop")), CLOSE))
+    async with tenant.stream() as stream:
+        events = await stream.events()
+    assert (len(events), events[-1]) == (3, "[DONE]")
 
 
 async def test_a_stream_that_ends_without_finishing_is_an_error(tenant: Tenant) -> None:

@@ -69,6 +69,8 @@ class Relay:
             failure = decoder.failure
         except UpstreamError as error:
             failure = failure_of(error)
+            if decoder.finished:  # every choice gave its reason to end: nothing of the answer is missing
+                self._send(decoder.close())
         except asyncio.CancelledError:
             if call.cut is None:
                 self._charge(CLIENT_GONE)

@@ -57,6 +57,7 @@ class PassageStream:
         "settled",
         "started",
         "usage",
+        "warnings",
     )
 
     def __init__(self, content_type: bytes) -> None:
@@ -66,6 +67,7 @@ class PassageStream:
         self.started = False
         self.failure: UpstreamFailure | None = None
         self.usage: Usage | None = None
+        self.warnings: tuple[str, ...] = ()
         self.finished = self.done = False
         self.content_bytes = 0
         self.settled = False

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from golden import MESSAGES, asked, sections, streams, with_ids
+from golden import asked, call, sections, streams, with_ids
 
 from tollway.domain.usage import Usage
 from tollway.providers.base import StreamDecoder
@@ -24,8 +24,9 @@ FILES = [
 
 
 def decode(dialect: str, operation: str, given: str, pieces: Iterable[bytes]) -> tuple[str, StreamDecoder]:
-    prompt = {"messages": MESSAGES} if operation == "chat/completions" else {}
-    decoder = adapters(dialect)[operation].decoder(asked(operation, {**prompt, **json.loads(given)}))
+    members = json.loads(given)
+    said = call(members) if operation == "chat/completions" else asked(operation, members)
+    decoder = adapters(dialect)[operation].decoder(said)
     out = []
     for piece in pieces:
         out.append(decoder.feed(piece))

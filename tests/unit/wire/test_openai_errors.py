@@ -154,6 +154,8 @@ def test_overload_everywhere_is_overload() -> None:
     assert no_answer(overloaded, overloaded)[0] == 503
     assert no_answer(overloaded, K.BUSY)[0] == 503
     assert no_answer(overloaded, UpstreamFailure(K.SERVER, "", 500))[0] == 502
+    asks = UpstreamFailure(K.SERVER, "", 503, retry_after_s=2.5)
+    assert no_answer(overloaded, asks)[2] == {"retry-after": "3", "retry-after-ms": "2500"}
 
 
 def test_a_conflict_stays_one() -> None:

@@ -4,8 +4,11 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-_NEVER_SHOWN = frozenset({"thinking", "reference", "tool_reference"})
-"""Thinking has its own place, references name no address that OpenAI's citations could carry. Left out in silence."""
+_UNDERSTOOD = frozenset({"text", "thinking", "reference", "tool_reference"})
+"""References are left out in silence: they name no address that OpenAI's citations could carry."""
+
+_MEDIA = frozenset({"image_url", "document_url", "file", "input_audio", "tool_file", "resource", "resource_link"})
+"""For the reader, but without a place in OpenAI's answers: left out with a warning."""
 
 
 class Part(msgspec.Struct, gc=False):
@@ -34,16 +37,11 @@ def said_in(content: Content) -> Said:
         return Said(content or "")
     text = "".join([part.text or "" for part in content if part.type == "text"])
     thinking = "".join([_thoughts(part.thinking) for part in content if part.type == "thinking"])
-    lost = {part.type for part in content} - _NEVER_SHOWN - {"text"}
-    return Said(text, thinking, tuple([f"dropped={_plain(kind)}" for kind in sorted(lost)]))
+    lost = {part.type if part.type in _MEDIA else "unknown" for part in content if part.type not in _UNDERSTOOD}
+    return Said(text, thinking, tuple([f"dropped={kind}" for kind in sorted(lost)]))
 
 
 def _thoughts(thinking: list[Part] | str | None) -> str:
     if isinstance(thinking, list):
         return "".join([part.text or "" for part in thinking if part.type == "text"])
     return thinking or ""
-
-
-def _plain(kind: str) -> str:
-    """A provider's word, if it is fit for a header."""
-    return kind if kind.isascii() and kind.isidentifier() and len(kind) <= 64 else "unknown"
