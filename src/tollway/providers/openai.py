@@ -15,7 +15,7 @@ from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.chunk_repairs import Choice, ChunkRepairs, Delta
-from tollway.providers.stream import ERROR_OBJECTS, ChatStream
+from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_null, is_utf8, members
@@ -130,7 +130,7 @@ class OpenAIStream(ChatStream[ChatCall]):
         if counts:
             self.usage = read_usage(usage) or self.usage  # type: ignore[arg-type]  # it is set
         if not choices or chunk.error is not UNSET or name:
-            marked = name == b"error" or chunk.object in ERROR_OBJECTS or classify.is_problem(chunk.error)
+            marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
             if self._fails(data, marked=marked, alone=not choices and usage is UNSET):
                 return b""
             if not choices:  # usage, or a remark without an answer in it

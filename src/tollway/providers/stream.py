@@ -21,9 +21,6 @@ MAX_HELD_BYTES = 64 * 1024
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 """A whole answer in place of a stream: as large as any body that a client may send."""
 
-ERROR_OBJECTS = frozenset({"error", "Error"})
-"""What Mistral calls the object that an error is."""
-
 UNREADABLE_EVENT = UpstreamFailure(FailureKind.INVALID, "The provider sent an event that is no chat chunk.")
 _TOO_LONG = UpstreamFailure(FailureKind.INVALID, "The provider sent more than fits into one event.")
 _EMPTY = UpstreamFailure(FailureKind.INVALID, "The provider's stream ended before it said anything.", once_more=False)

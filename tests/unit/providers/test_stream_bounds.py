@@ -65,6 +65,16 @@ def test_what_is_said_beside_the_content_is_counted_whatever_the_content_is(
     assert decoder.content_bytes == 100 + len(content or "")
 
 
+def test_a_model_that_thinks_has_started() -> None:
+    """Otherwise it would have to stop thinking before the first byte is due."""
+    decoder = CHAT["mistral"].decoder(call({"stream": True}))
+    for inner, started in ([], False), ([{"type": "text", "text": "hm"}], True):
+        content = [{"type": "thinking", "thinking": inner}]
+        decoder.feed(b"data: " + json.dumps({"choices": [{"delta": {"content": content}}]}).encode() + b"\n\n")
+        assert decoder.started is started
+    assert decoder.content_bytes == 0
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_an_endless_event_is_a_failure(dialect: str) -> None:
     decoder = CHAT[dialect].decoder(call({"stream": True}))

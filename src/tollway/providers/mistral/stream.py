@@ -16,7 +16,7 @@ from tollway.providers.mistral.reply import (
     whole,
 )
 from tollway.providers.mistral.tools import short_id
-from tollway.providers.stream import ERROR_OBJECTS, ChatStream
+from tollway.providers.stream import ChatStream
 from tollway.providers.tool_numbers import CallNumbers, real_id
 from tollway.providers.usage import read_usage
 from tollway.wire.chat_answer import (
@@ -75,7 +75,7 @@ class MistralStream(ChatStream[ChatCall]):
 
     def _frame(self, data: bytes, name: bytes) -> bytes:
         chunk = _decode(data)
-        marked = name == b"error" or chunk.object in ERROR_OBJECTS or classify.is_problem(chunk.error)
+        marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
         if (marked or not chunk.choices) and self._fails(data, marked=marked, alone=chunk.usage is UNSET):
             return b""
         if not self._id and chunk.choices:
