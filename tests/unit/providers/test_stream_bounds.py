@@ -65,6 +65,15 @@ def test_what_is_said_beside_the_content_is_counted_whatever_the_content_is(
     assert decoder.content_bytes == 100 + len(content or "")
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("begins", [b"", b": x\n\n", b"data: [DONE]\n\n", b'data: {"error":"busy"}\n\n'])
+def test_a_stream_that_begins_badly_is_not_asked_for_again(dialect: str, begins: bytes) -> None:
+    decoder = CHAT[dialect].decoder(call({"stream": True}))
+    assert decoder.feed(begins) + decoder.close() == b""
+    assert decoder.failure is not None
+    assert not decoder.failure.once_more
+
+
 def test_a_model_that_thinks_has_started() -> None:
     """Otherwise it would have to stop thinking before the first byte is due."""
     decoder = CHAT["mistral"].decoder(call({"stream": True}))
