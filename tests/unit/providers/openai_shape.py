@@ -48,7 +48,7 @@ def _check_choice(choices: list[Any]) -> None:
     assert all(choice["finish_reason"] is None for choice in said)
     assert [choice["delta"].get("role") for choice in said] == ["assistant"] + [None] * (len(said) - 1)
     assert all(choice["delta"].keys() <= DELTA_MEMBERS for choice in said)
-    assert all(choice["delta"] for choice in said)
+    assert all(choice["delta"] or choice["logprobs"] for choice in said)
     assert all(isinstance(choice["delta"].get("content", ""), str) for choice in said)
     assert all(choice["delta"].get("content") != "" for choice in said[1:]), "an empty text says nothing"
     begun = 0
