@@ -65,7 +65,7 @@ class Upstreams:
         if len(self._prepared) >= _MAX_CACHED:
             self._prepared.clear()
         origin, base_path = self._locate(target.provider)
-        upstream = Upstream(target, origin, base_path, adapters(target.provider.dialect))
+        upstream = Upstream(target, origin, base_path, adapters(target.provider.dialect, target.provider.quirks))
         self._prepared[target] = upstream
         return upstream
 

@@ -15,19 +15,14 @@ from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.chunk_repairs import Choice, ChunkRepairs, Delta
+from tollway.providers.openai_repairs import put_cap, with_image_objects
+from tollway.providers.quirks import Quirks
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_null, is_utf8, members
 
 _PATH = b"/chat/completions"
-
-
-class Quirks(msgspec.Struct, frozen=True):
-    """In what a server that speaks OpenAI's dialect differs from OpenAI."""
-
-    stream_options: bool = True
-    """It knows ``stream_options``; without, its streams are billed by estimate unless usage comes unasked."""
 
 
 class _Reply(msgspec.Struct, gc=False):
@@ -46,7 +41,9 @@ class OpenAIChat:
 
     def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
         """The client's body with the provider's name of the model; a stream is asked for its usage."""
-        top: dict[str, object] = {**call.top, "model": model}
+        top = put_cap({**call.top, "model": model}, model, self._quirks)
+        if call.bare_images:
+            top["messages"] = with_image_objects(call.top["messages"])
         if call.stream and self._quirks.stream_options and not call.include_usage:
             top["stream_options"] = asking_usage(call.top.get("stream_options"))
         return UpstreamRequest(_PATH, encode(top))

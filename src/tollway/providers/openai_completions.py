@@ -9,7 +9,8 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.openai import Quirks, asking_usage, without_usage
+from tollway.providers.openai import asking_usage, without_usage
+from tollway.providers.quirks import Quirks
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage
 from tollway.wire.completion_answer import frames_of_text

@@ -10,7 +10,7 @@ import msgspec
 from tollway.domain.refusals import BadRequest
 from tollway.wire.chat_messages import Assistant, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
-from tollway.wire.json import Object, Raw, decoder, is_null
+from tollway.wire.json import Object, Raw, decoder, is_null, is_text
 from tollway.wire.model_call import ModelCall
 from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
 
@@ -26,6 +26,8 @@ class ChatCall(ModelCall, frozen=True, gc=False, kw_only=True):
 
     prefill: str
     """The text of a trailing assistant message, which the model is to continue; usually empty."""
+    bare_images: bool = False
+    """A picture is given by its bare address, a client's mistake that Mistral shares and OpenAI does not."""
     show_reasoning: bool = False
     """What a model thought is shown as ``reasoning_content``."""
 
@@ -120,7 +122,8 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
         return BadRequest("Invalid 'user': it holds a NUL character.", "user", "invalid_value")
     options = known.stream_options
     cap = known.max_completion_tokens
-    prompt_bytes = len(top["messages"]) - _media_discount(known.messages)
+    discount, bare_images = _media(known.messages)
+    prompt_bytes = len(top["messages"]) - discount
     if len(top) > 2:
         for name in _PROMPT_MEMBERS[1:]:
             if name in top:
@@ -133,6 +136,7 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
         n=known.n or 1,
         prompt_bytes=prompt_bytes,
         prefill=_prefill(known.messages[-1]),
+        bare_images=bare_images,
         created=now_unix,
         top=top,
     )
@@ -147,15 +151,16 @@ def _prefill(last: Message) -> str:
     return content or ""
 
 
-def _media_discount(messages: list[Message]) -> int:
-    """How many bytes to take off, so that each medium counts flat (negative: to add)."""
-    discount = 0
+def _media(messages: list[Message]) -> tuple[int, bool]:
+    """How many bytes to take off, so that each medium counts flat (negative: to add); whether a picture is bare."""
+    discount, bare = 0, False
     for message in messages:
         content = message.content
         if type(content) is list:
             for part in content:
                 discount += _media_bytes(part)
-    return discount
+                bare = bare or (type(part.image_url) is Raw and is_text(part.image_url))
+    return discount, bare
 
 
 def _media_bytes(part: Part) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from tollway.providers.mistral.tools import short_id
+from tollway.providers.table import DIALECTS, adapters
 from tollway.wire.chat_request import ChatCall, parse_chat
 from tollway.wire.completion_request import parse_completion
 from tollway.wire.embeddings_request import parse_embeddings
@@ -16,6 +17,7 @@ from tollway.wire.moderation_request import parse_moderation
 
 FOLDER = Path(__file__).parent / "golden"
 NOW = 1_700_000_000
+CHAT = {dialect: adapters(dialect)["chat/completions"] for dialect in DIALECTS}
 MESSAGES = [{"role": "user", "content": "u"}]
 
 PARSERS = {
@@ -49,12 +51,12 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def call(given: dict[str, object]) -> ChatCall:
-    """The call for a body with these members. ``show_reasoning`` is no member: it is set where a client asks for it."""
+    """The call for a body with these members. ``show_reasoning`` and ``strict`` are wishes, which come by header."""
     body = {"model": "asked", "messages": MESSAGES, **given}
-    show_reasoning = body.pop("show_reasoning", False)
+    wishes = {name: body.pop(name, False) for name in ("show_reasoning", "strict")}
     parsed = parse_chat(json.dumps(body).encode(), NOW)
     assert isinstance(parsed, ChatCall), parsed
-    return msgspec.structs.replace(parsed, show_reasoning=show_reasoning)
+    return msgspec.structs.replace(parsed, **wishes)
 
 
 def asked(operation: str, given: dict[str, object]) -> ModelCall:

@@ -14,8 +14,8 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.openai import Quirks
 from tollway.providers.openai_completions import OpenAICompletions
+from tollway.providers.quirks import Quirks
 from tollway.providers.table import adapters
 
 OPERATIONS = ("embeddings", "completions", "moderations")

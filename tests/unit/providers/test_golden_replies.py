@@ -4,12 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from golden import call, cases
+from golden import CHAT, call, cases
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers.base import ChatResult
-from tollway.providers.table import CHAT
 
 
 @pytest.mark.parametrize("case", cases("mistral/replies.json"), ids=lambda case: case["name"])

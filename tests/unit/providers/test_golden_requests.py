@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from golden import MESSAGES, call, cases
+from golden import CHAT, MESSAGES, call, cases
 
 from tollway.domain.refusals import BadRequest
 from tollway.providers.base import UpstreamRequest
-from tollway.providers.table import CHAT
+from tollway.providers.table import adapters
 
 
 def named(case: Any) -> str:
@@ -17,8 +17,9 @@ def named(case: Any) -> str:
 
 def check(dialect: str, case: Any, given: dict[str, object], expected: dict[str, object]) -> None:
     chat, model = call(given), case.get("model", "theirs")
-    request = CHAT[dialect].encode(chat, model)
-    assert request == CHAT[dialect].encode(chat, model), "failover encodes again"
+    adapter = adapters(dialect, case.get("quirks", ()))["chat/completions"]
+    request = adapter.encode(chat, model)
+    assert request == adapter.encode(chat, model), "failover encodes again"
     if refused := case.get("refused"):
         assert isinstance(request, BadRequest), request
         assert f"{request.param} {request.code}" == refused

@@ -13,7 +13,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.mistral.embeddings import MAX_BYTES, MAX_INPUTS, MistralEmbeddings, in_base64
-from tollway.providers.table import EMBEDDINGS
+from tollway.providers.openai_endpoints import OpenAIEmbeddings
 from tollway.wire.embeddings_request import MAX_INPUTS as OPENAI_INPUTS
 
 
@@ -102,8 +102,8 @@ def test_numbers_come_back_out_of_base64(numbers: list[float]) -> None:
 
 def test_openai_is_asked_once() -> None:
     call = asked("embeddings", {"input": ["a"] * OPENAI_INPUTS})
-    request = EMBEDDINGS["openai"].encode(call, "m")
+    request = OpenAIEmbeddings().encode(call, "m")
     assert isinstance(request, UpstreamRequest)
     assert request.further == ()
     result = ChatResult(b"{}", None)
-    assert EMBEDDINGS["openai"].join([result]) is result
+    assert OpenAIEmbeddings().join([result]) is result

@@ -10,7 +10,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.mistral.adapter import MistralChat
-from tollway.providers.openai import OpenAIChat, Quirks
+from tollway.providers.openai import OpenAIChat
+from tollway.providers.quirks import Quirks
 
 
 @pytest.mark.parametrize("path", streams("mistral/streams"), ids=lambda path: path.stem)
@@ -22,7 +23,7 @@ def test_every_chunk_is_a_chunk_to_the_sdk(path: Path) -> None:
 
 @pytest.mark.parametrize("case", [case for case in cases("mistral/replies.json") if "client" in case])
 def test_every_answer_is_an_answer_to_the_sdk(case: Any) -> None:
-    result = MistralChat().decode(200, {}, json.dumps(case["reply"]).encode(), call(case.get("given", {})))
+    result = MistralChat(Quirks()).decode(200, {}, json.dumps(case["reply"]).encode(), call(case.get("given", {})))
     assert isinstance(result, ChatResult)
     ChatCompletion.model_validate_json(result.body, strict=True)
 

@@ -3,13 +3,12 @@
 import json
 
 import pytest
-from golden import call, sections, streams
+from golden import CHAT, call, sections, streams
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.failures import FailureKind
 from tollway.providers import stream
-from tollway.providers.table import CHAT
 from tollway.wire.sse import MAX_EVENT_BYTES
 
 DIALECTS = sorted(CHAT)

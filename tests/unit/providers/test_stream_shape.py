@@ -4,12 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from golden import call, sections, streams
+from golden import CHAT, call, sections, streams
 from hypothesis import given
 from hypothesis import strategies as st
 from openai_shape import as_the_sdk_joins, check_stream
-
-from tollway.providers.table import CHAT
 
 texts = st.sampled_from(["", "a", "bc", "é", "🙂", "\u2028", '"', "\\", "data: x\n\n"])
 text_parts = st.builds(lambda text: {"type": "text", "text": text}, texts)

@@ -12,6 +12,7 @@ from tollway.providers.mistral.parameters import RULES, put_parameters
 from tollway.providers.mistral.reply import whole
 from tollway.providers.mistral.stream import MistralStream
 from tollway.providers.mistral.tools import put_tools
+from tollway.providers.quirks import Quirks
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import encode
 
@@ -21,10 +22,13 @@ _PATH = b"/chat/completions"
 class MistralChat:
     """A :class:`~tollway.providers.base.Adapter` for Mistral."""
 
+    def __init__(self, quirks: Quirks) -> None:
+        self._quirks = quirks
+
     def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
         """The request made anew from what Mistral knows; what it cannot carry is warned of or refused."""
-        draft = Draft(call, model)
-        refusal = put_messages(draft) or put_parameters(draft, RULES) or put_tools(draft)
+        draft = Draft(call, model, self._quirks)
+        refusal = put_messages(draft) or put_parameters(draft, RULES) or put_tools(draft, call) or draft.refusal
         return refusal or UpstreamRequest(_PATH, encode(draft.body), tuple(draft.warnings))
 
     def decode(

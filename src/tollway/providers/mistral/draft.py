@@ -3,6 +3,7 @@
 import re
 
 from tollway.domain.refusals import BadRequest
+from tollway.providers.quirks import USUAL, Quirks
 from tollway.wire.model_call import ModelCall
 
 MAX_WARNINGS = 16
@@ -14,11 +15,12 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 class Draft:
     """The body so far and what could not be carried over into it."""
 
-    __slots__ = ("body", "call", "model", "warnings")
+    __slots__ = ("body", "call", "model", "quirks", "warnings")
 
-    def __init__(self, call: ModelCall, model: str) -> None:
+    def __init__(self, call: ModelCall, model: str, quirks: Quirks = USUAL) -> None:
         self.call = call
         self.model = model
+        self.quirks = quirks
         self.body: dict[str, object] = {"model": model}
         self.warnings: list[str] = []
 

@@ -3,17 +3,17 @@
 1. Only what is named here goes out: Mistral refuses a message with a member that it does not know.
 2. A system message may stand only at the start or after a user's; elsewhere it becomes a user message, with a warning.
 3. A user may not follow a tool: a short assistant message goes between them.
-4. A trailing assistant message is one to be continued (``prefix``). Mistral repeats it; the answer comes without it.
+4. Every call of a tool has its result right behind it, and every result a call before it.
+5. A trailing assistant message is one to be continued (``prefix``). Mistral repeats it; the answer comes without it.
 """
 
-import re
 from typing import TypeAlias
 
 import msgspec
 
 from tollway.domain.refusals import BadRequest
 from tollway.providers.mistral.draft import Draft, unsupported, unsupported_value
-from tollway.providers.mistral.tools import CallIds
+from tollway.providers.mistral.tools import FUNCTION_NAME, CallIds
 from tollway.wire.chat_messages import (
     Assistant,
     CalledFunction,
@@ -24,6 +24,7 @@ from tollway.wire.chat_messages import (
     Part,
     System,
     Tool,
+    ToolCall,
     User,
 )
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_text
@@ -33,8 +34,6 @@ BRIDGE = "Understood."
 
 IMAGE_DETAILS = {"low": "low", "auto": "auto", "high": "high", "original": "high"}
 """OpenAI's words for the detail of a picture in Mistral's."""
-
-_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class _TextPart(msgspec.Struct, gc=False, tag_field="type", tag="text"):
@@ -101,6 +100,8 @@ def put_messages(draft: Draft) -> BadRequest | None:
     for index, message in enumerate(_as_messages(draft.call.top["messages"])):
         if refusal := history.add(message, f"messages[{index}]"):
             return refusal
+    if refusal := history.results_missing():
+        return refusal
     messages = history.messages
     if not messages:
         return BadRequest("Invalid 'messages': every message is empty.", "messages", "invalid_value")
@@ -116,9 +117,20 @@ class _History:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._ids = CallIds()
+        self._awaited: dict[str, str] = {}  # calls without a result so far, and where they stand
+        self._functions = 0  # how many calls there were in the form from before there were tools
         self.messages: list[_Out] = []
 
+    def results_missing(self) -> BadRequest | None:
+        """What is wrong if no more results follow."""
+        for where in self._awaited.values():
+            text = f"Invalid '{where}': a call must be followed by a tool message with its result."
+            return BadRequest(text, where, "invalid_value")
+        return None
+
     def add(self, message: Message, path: str) -> BadRequest | None:
+        if not isinstance(message, Tool | Function) and (refusal := self.results_missing()):
+            return refusal
         if not isinstance(message, Tool | Function) and message.name is not None:
             self._draft.warn("dropped", "messages.name")
         match message:
@@ -130,12 +142,22 @@ class _History:
                 return self._add_assistant(message, path)
             case Tool(content, tool_call_id, name):
                 text = _text(content, path)
-                if isinstance(text, BadRequest):
-                    return text
-                kept = name if name is not None and _FUNCTION_NAME.fullmatch(name) else UNSET
-                self.messages.append(_Out("tool", text, tool_call_id=self._ids[tool_call_id], name=kept))
-            case Function():
-                return unsupported(f"{path}.role", "'function' (deprecated, see 'tool') is not supported")
+                return text if isinstance(text, BadRequest) else self._add_result(text, tool_call_id, name, path)
+            case Function(name, content):
+                return self._add_result(content or "", self._function_id, name, path)
+        return None
+
+    @property
+    def _function_id(self) -> str:
+        """Calls in the form from before there were tools have no ids; each is followed by its result."""
+        return f"function:{self._functions}"
+
+    def _add_result(self, text: str, call_id: str, name: str | None, path: str) -> BadRequest | None:
+        if self._awaited.pop(call_id, None) is None:
+            text = f"Invalid '{path}': it is not the result of a call in the message before."
+            return BadRequest(text, f"{path}.tool_call_id", "invalid_value")
+        kept = name if name is not None and FUNCTION_NAME.fullmatch(name) else UNSET
+        self.messages.append(_Out("tool", text, tool_call_id=self._ids[call_id], name=kept))
         return None
 
     def _add_system(self, content: Content, path: str) -> BadRequest | None:
@@ -157,7 +179,7 @@ class _History:
         return None
 
     def _say_as_user(self, content: _Content) -> None:
-        if self.messages and self.messages[-1].role == "tool":
+        if self._draft.quirks.bridge and self.messages and self.messages[-1].role == "tool":
             self.messages.append(_Out("assistant", BRIDGE))
         self.messages.append(_Out("user", content))
 
@@ -168,17 +190,23 @@ class _History:
         text = _texts(said, path)
         if isinstance(text, BadRequest):
             return text
-        calls = message.tool_calls or []
-        if message.function_call is not None:
-            return unsupported(f"{path}.function_call", "(deprecated, see 'tool_calls') is not supported")
         out = _Out("assistant", text)
+        called: list[_OutCall] = []
+        calls = message.tool_calls or []
+        if message.function_call is not None and not calls:
+            self._functions += 1
+            calls = [ToolCall(self._function_id, function=message.function_call)]
         if calls:
-            out.tool_calls = []
-            for index, call in enumerate(calls):
-                if call.function is UNSET:
-                    return unsupported_value(f"{path}.tool_calls[{index}].type", call.type)
-                arguments = call.function.arguments or "{}"
-                out.tool_calls.append(_OutCall(self._ids[call.id], CalledFunction(call.function.name, arguments)))
+            out.tool_calls = called
+            if not self._draft.quirks.text_with_tool_calls:
+                out.content = ""
+        for index, call in enumerate(calls):
+            where = f"{path}.tool_calls[{index}]"
+            if call.function is UNSET:
+                return unsupported_value(f"{where}.type", call.type)
+            arguments = call.function.arguments or "{}"
+            called.append(_OutCall(self._ids[call.id], CalledFunction(call.function.name, arguments)))
+            self._awaited[call.id] = where
         if text or calls:
             self.messages.append(out)
         return None

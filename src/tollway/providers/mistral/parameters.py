@@ -161,12 +161,29 @@ def _logit_bias(raw: Raw, _: Draft) -> BadRequest | None:
     return unsupported("logit_bias") if members(raw) else None
 
 
-def _logprobs(raw: Raw, _: Draft) -> BadRequest | None:
-    return unsupported("logprobs") if _as_flag(raw) else None
+def _logprobs(raw: Raw, draft: Draft) -> BadRequest | None:
+    return _if_taken("logprobs", raw, draft) if _as_flag(raw) else None
 
 
-def _top_logprobs(raw: Raw, _: Draft) -> BadRequest | None:
-    return unsupported("top_logprobs") if _as_int(raw) else None
+def _top_logprobs(raw: Raw, draft: Draft) -> BadRequest | None:
+    return _if_taken("top_logprobs", raw, draft) if _as_int(raw) else None
+
+
+def _if_taken(name: str, raw: Raw, draft: Draft) -> BadRequest | None:
+    if not draft.quirks.logprobs:
+        return unsupported(name)
+    draft.body[name] = raw
+    return None
+
+
+def _functions(_: Raw, draft: Draft) -> None:
+    if _given(draft, "tools"):  # which say the same in the newer form
+        draft.warn("dropped", "functions")
+
+
+def _function_call(_: Raw, draft: Draft) -> None:
+    if _given(draft, "tools") or not _given(draft, "functions"):
+        draft.warn("dropped", "function_call")
 
 
 def _response_format(raw: Raw, draft: Draft) -> BadRequest | None:
@@ -243,14 +260,14 @@ RULES: Mapping[str, Rule] = {
     "frequency_penalty": Rule(Verb.PASS),
     "presence_penalty": Rule(Verb.PASS),
     "logit_bias": Rule(Verb.REFUSE, "tokens differ between models", _logit_bias),
-    "logprobs": Rule(Verb.REFUSE, "false: dropped", _logprobs),
-    "top_logprobs": Rule(Verb.REFUSE, "0: dropped", _top_logprobs),
+    "logprobs": Rule(Verb.REFUSE, "false: dropped; passed where the provider has the quirk logprobs", _logprobs),
+    "top_logprobs": Rule(Verb.REFUSE, "0: dropped; passed where the provider has the quirk logprobs", _top_logprobs),
     "response_format": Rule(Verb.MAP, "json_schema needs its schema; nulls are left out", _response_format),
     "tools": Rule(Verb.MAP, "functions only; parameters are filled in where missing", elsewhere),
     "tool_choice": Rule(Verb.MAP, "required: any; allowed_tools: fewer tools", elsewhere),
     "parallel_tool_calls": Rule(Verb.MAP, "only where there are tools", elsewhere),
-    "functions": Rule(Verb.REFUSE, "deprecated, see tools"),
-    "function_call": Rule(Verb.REFUSE, "deprecated, see tool_choice"),
+    "functions": Rule(Verb.MAP, "tools, and the answer's calls back; beside tools: dropped with a warning", _functions),
+    "function_call": Rule(Verb.MAP, "tool_choice; without functions: dropped with a warning", _function_call),
     "reasoning_effort": Rule(Verb.MAP, "to what the model takes; other models: dropped", _reasoning_effort),
     "verbosity": Rule(Verb.WARN),
     "prediction": Rule(Verb.MAP, "parts joined", _prediction),

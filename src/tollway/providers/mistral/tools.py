@@ -7,7 +7,8 @@ import msgspec
 
 from tollway.domain.refusals import BadRequest
 from tollway.providers.mistral.draft import Draft, unsupported_value
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null, is_text
+from tollway.wire.chat_request import ChatCall
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text
 
 ID_CHARACTERS = 9
 """Mistral takes nine letters or digits as the id of a call, its newer models more; nine are good everywhere."""
@@ -16,7 +17,9 @@ CHOICES = {"auto": "auto", "none": "none", "required": "any", "any": "any"}
 """OpenAI's words for ``tool_choice`` in Mistral's; ``required`` is not known to all of its servers."""
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FITS = re.compile(r"[A-Za-z0-9]{9}")
+_NULL = Raw(b"null")
 _NO_PARAMETERS = Raw(b'{"type":"object","properties":{}}')
 
 
@@ -51,26 +54,34 @@ class _Choice(_Chosen, gc=False):
 
 
 _as_tools = decoder(list[_Tool])
+_as_functions = decoder(list[_Function])
 _as_text = decoder(str)
 _as_choice = decoder(_Choice)
 
 
-def put_tools(draft: Draft) -> BadRequest | None:
+def put_tools(draft: Draft, call: ChatCall) -> BadRequest | None:
     """Put tools, choice and parallelism into the draft; the last two mean nothing without the first."""
-    top = draft.call.top
-    given = top.get("tools")
-    tools = [] if given is None or is_null(given) else _as_tools(given)
+    top = call.top
+    if call.legacy_functions:
+        param, choice = "functions", _modern(top.get("function_call", _NULL))
+        tools = [_Tool("function", function) for function in _as_functions(top["functions"])]
+    else:
+        param, choice = "tools", top.get("tool_choice", _NULL)
+        given = top.get("tools", _NULL)
+        tools = [] if is_null(given) else _as_tools(given)
     if not tools:
         return None
     for index, tool in enumerate(tools):
         function = tool.function
         if tool.type != "function" or function is None:
-            return unsupported_value(f"tools[{index}].type", tool.type)
+            return unsupported_value(f"{param}[{index}].type", tool.type)
+        if not FUNCTION_NAME.fullmatch(function.name):
+            where = f"{param}[{index}].name" if call.legacy_functions else f"{param}[{index}].function.name"
+            return BadRequest(f"Invalid '{where}': at most 64 letters, digits, '_' and '-'.", where, "invalid_value")
         if function.parameters is UNSET or is_null(function.parameters):
             function.parameters = _NO_PARAMETERS
     draft.body["tools"] = tools
-    choice = top.get("tool_choice")
-    if choice is not None and not is_null(choice):
+    if not is_null(choice):
         try:
             if refusal := _put_choice(choice, tools, draft):
                 return refusal
@@ -80,6 +91,13 @@ def put_tools(draft: Draft) -> BadRequest | None:
     if parallel is not None and not is_null(parallel):
         draft.body["parallel_tool_calls"] = parallel
     return None
+
+
+def _modern(choice: Raw) -> Raw:
+    """A ``function_call`` as a ``tool_choice``: only a named function is written differently."""
+    if is_null(choice) or is_text(choice):
+        return choice
+    return Raw(encode({"type": "function", "function": choice}))
 
 
 def _put_choice(raw: Raw, tools: list[_Tool], draft: Draft) -> BadRequest | None:

@@ -9,7 +9,7 @@ COMMENT ON COLUMN tollway.models.show_reasoning IS 'show what the model thought,
 ALTER TABLE tollway.providers
     ADD COLUMN quirks text[] NOT NULL DEFAULT '{}'
         CONSTRAINT "quirks are known, see docs/adding-a-provider.md" CHECK (quirks <@ ARRAY[
-            'no_credential'
+            'no_credential', 'no_stream_options', 'max_tokens_only', 'logprobs', 'user_after_tool', 'no_text_with_tool_calls'
         ]);
 COMMENT ON COLUMN tollway.providers.quirks IS 'in what it differs from others of its dialect';
 
