@@ -24,8 +24,7 @@ class SeedModel(NamedTuple):
     fallback: str | None = None
 
 
-# Chat and embedding models; those that only other endpoints serve are left out. A test compares the prices with the
-# built-in list, so that an update of the list shows here.
+# Chat and embedding models. A test compares the prices with the built-in list, so that its updates show here.
 MODELS = (
     SeedModel("gpt-6.1-sol", "openai", "2", "10", "0.1"),
     SeedModel("gpt-6.1-terra", "openai", "1", "5", "0.05"),
@@ -78,6 +77,20 @@ MODELS = (
 )
 
 
+OTHER_MODELS: Mapping[str, tuple[str, ...]] = {
+    "openai": (
+        *("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002"),
+        *("omni-moderation-latest", "omni-moderation-2024-09-26"),
+        *("gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize", "whisper-1"),
+        *("gpt-4o-mini-tts", "tts-1", "tts-1-hd"),
+        *("gpt-image-2.6-sunburst", "gpt-image-2.6-flare", "gpt-image-2.5-sunburst", "gpt-image-2.5-flare"),
+        *("gpt-image-2", "gpt-image-1.5", "gpt-image-1-mini"),
+    ),
+    "mistral": ("mistral-moderation-latest",),
+}
+"""Models of other endpoints, by provider. Many are not billed by tokens; the built-in list says what it knows."""
+
+
 async def seed(connection: asyncpg.Connection, base_urls: Mapping[str, str] | None = None) -> None:
     """Fill a database that never was filled, and put the given addresses, by provider, into the providers' rows.
 
@@ -114,6 +127,10 @@ async def _fill(connection: asyncpg.Connection) -> None:
                 )
                 for model in MODELS
             ],
+        )
+        await connection.executemany(
+            "INSERT INTO tollway.models (name, provider) VALUES ($1, $2)",
+            [(name, provider) for provider, names in OTHER_MODELS.items() for name in names],
         )
 
 
