@@ -20,7 +20,7 @@ def form(*parts: tuple[str, str, bytes], boundary: str = "edge") -> tuple[bytes,
 
 async def test_a_call_in_json_goes_on_as_it_came(tenant: Tenant) -> None:
     tenant.openai.answers(reply(200, PICTURE))
-    body = b'{"model": "%b", "prompt": "caf\\u00e9", "big": 12345678901234567890.10, "x": {"y": [1]}}'
+    body = b'{"model":"%b","prompt":"caf\\u00e9","big":12345678901234567890.10,"x":{"y" : [1]}}'
     body %= tenant.model.encode()
     answer = await tenant.client.post("/v1/images/generations?a=b", body, tenant.key)
     assert (answer.status, answer.json) == (200, PICTURE)

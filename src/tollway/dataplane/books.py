@@ -107,10 +107,10 @@ class Books:
 
         A client that hangs up while a provider works for it pays for its prompt, by estimate: it has been sent.
         """
-        cut = attempt.call.cut
-        if attempt.answer is not None:
-            attempt.status = attempt.answer.status
-        if cut is None and attempt.answer is not None and attempt.status in (0, 200):
+        cut, answer = attempt.call.cut, attempt.answer
+        if answer is not None:
+            attempt.status = answer.status
+        if cut is None and answer is not None and answer.sent and attempt.status in (0, 200):
             self.charge(attempt, CLIENT_GONE, None, 0, partial=True)
         else:
             self.waive(attempt, CLIENT_GONE if cut is None else cut.value)

@@ -18,14 +18,15 @@ from tollway.dataplane.relay import Relay
 from tollway.dataplane.serve import identify, run
 from tollway.dataplane.world import World
 from tollway.domain.asked import NoUsage
-from tollway.domain.failures import UpstreamFailure
-from tollway.domain.refusals import ProviderKeyRequired
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.refusals import BadRequest, ProviderKeyRequired, Refusal
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import MessageError, UpstreamError
 from tollway.http1.server import Request
 from tollway.providers.passage import DIALECT, PassageStream, judge
 from tollway.routing.snapshot import DEFAULT_PROVIDER, Target
 from tollway.wire.paths import RULES, ModelIn, PathRule
+from tollway.wire.response_text import text_bytes
 
 HELD_JSON = 1024 * 1024
 """Bytes of an answer in JSON that are held for its end; what is longer streams, and its head says no cost."""
@@ -36,11 +37,10 @@ _ESTIMATED = frozenset({"/responses", "/responses/compact"})
 _FREE = frozenset({"/responses/input_tokens"})
 """What names a model and runs none."""
 
-_WITHOUT_NAMES = frozenset({"/batches", "/evals/{eval_id}/runs"})
-"""What runs models that only stored objects name."""
-
 CLIENT_FAILED = "client_failed"
-"""The outcome of an attempt whose request the client did not send to its end."""
+"""The outcome of an attempt whose request the client did not send as it should."""
+
+_ANOTHERS = UpstreamFailure(FailureKind.NO_CREDENTIAL, "stored objects are only for a provider key of one's own")
 
 
 async def serve_passage(world: World, request: Request, path: bytes, rule: PathRule) -> None:
@@ -53,18 +53,22 @@ async def serve_passage(world: World, request: Request, path: bytes, rule: PathR
     if not isinstance(call, Call):
         refuse(world, request, call_id, call)
         return
-    refusal = _needs_own_key(call, asked, rule) if isinstance(asked, Passage) else None
+    refusal = _judge(call, asked) if isinstance(asked, Passage) else None
     await run(world, call, OPERATIONS[rule], refusal or asked)
 
 
-def _needs_own_key(call: Call, passage: Passage, rule: PathRule) -> ProviderKeyRequired | None:
-    if not (rule.needs_own_key or passage.refers_to_stored):
-        return None
-    route = call.snapshot.routes.get(passage.model)
-    provider = route.targets[0].provider.name if route is not None and route.targets else DEFAULT_PROVIDER
-    if provider in call.grant.secrets:
-        return None
-    return ProviderKeyRequired(provider, None if rule.needs_own_key else passage.refers_to_stored)
+def _judge(call: Call, passage: Passage) -> Refusal | None:
+    """What this path asks of a key beyond what every call does."""
+    rule = passage.rule
+    if passage.on_stored:
+        route = call.snapshot.routes.get(passage.model)
+        provider = route.targets[0].provider.name if route is not None and route.targets else DEFAULT_PROVIDER
+        if provider not in call.grant.secrets:
+            return ProviderKeyRequired(provider, None if rule.needs_own_key else passage.refers_to_stored)
+    if rule.model is ModelIn.ELSEWHERE and call.grant.models is not None:
+        text = f"This API key may use only some models, and /v1{rule.template} does not say which it runs."
+        return BadRequest(text, None, "model_not_allowed", 403)
+    return None
 
 
 def prepare_passage(world: World, call: Call, target: Target) -> Prepared | UpstreamFailure:
@@ -73,6 +77,8 @@ def prepare_passage(world: World, call: Call, target: Target) -> Prepared | Upst
     assert isinstance(passage, Passage)
     if provider.dialect != DIALECT or provider.builtin:
         return not_offered(call)
+    if passage.on_stored and provider.name not in call.grant.secrets:
+        return _ANOTHERS  # a fallback's; the first target's has been judged
     credential = world.upstreams.authorization(call.grant, provider)
     if isinstance(credential, UpstreamFailure):
         return credential
@@ -97,11 +103,12 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
         attempt.status = response.status
         if not 200 <= response.status < 300:
             return await _judged(attempt, response)
-        decoder = PassageStream(response.headers.get(b"content-type", b""))
+        metered = attempt.call.request.method == b"POST"  # what was used for a stored answer has been billed
+        decoder = PassageStream(response.headers.get(b"content-type", b""), metered=metered)
         response.first_byte_due = decoder.is_events  # until there is an event
         held = await (_held_json if decoder.is_json else first_event)(response, decoder)
         response.first_byte_due = False
-        if decoder.failure is not None:
+        if decoder.failure is not None and not decoder.started:
             return decoder.failure
         if decoder.finished:
             _respond(world, attempt, response, decoder, held)
@@ -170,10 +177,22 @@ async def _held_json(response: StreamedResponse, decoder: PassageStream) -> byte
 
 
 def _respond(world: World, attempt: Attempt, response: StreamedResponse, decoder: PassageStream, body: bytes) -> None:
-    cost = world.books.charge(attempt, "ok", decoder.usage, decoder.content_bytes)
+    call, target = attempt.call, attempt.upstream.target
+    if decoder.is_json and decoder.usage is None and call.operation.no_usage is NoUsage.ESTIMATE:
+        decoder.content_bytes = text_bytes(body)
+    cost = _charge(world, attempt, decoder)
     now = world.now()
-    attempt.call.request.respond(response.status, passed_head(attempt, response.headers, now, cost), body)
-    world.health.succeeded(attempt.upstream.target, attempt.call.grant, now)
+    call.request.respond(response.status, passed_head(attempt, response.headers, now, cost), body)
+    if decoder.failure is None:
+        world.health.succeeded(target, call.grant, now)
+    else:
+        world.health.failed(target, call.grant, decoder.failure, now)
+
+
+def _charge(world: World, attempt: Attempt, decoder: PassageStream) -> int | None:
+    failure = decoder.failure
+    outcome = "ok" if failure is None else failure.kind.value
+    return world.books.charge(attempt, outcome, decoder.usage, decoder.content_bytes, partial=failure is not None)
 
 
 class PassageRelay(Relay):
@@ -181,38 +200,42 @@ class PassageRelay(Relay):
 
     __slots__ = ()
 
+    _decoder: PassageStream
+
+    def keep_alive(self, now: float, after_s: float) -> None:
+        """Only events have room for comments."""
+        if self._decoder.is_events:
+            super().keep_alive(now, after_s)
+
     def _feed(self, piece: bytes) -> bool:
         self._send(self._decoder.feed(piece))
-        return not piece.startswith(b":")
+        return not (self._decoder.is_events and piece.startswith(b":"))
 
     def _send(self, frames: bytes) -> None:
-        decoder = self._decoder
-        assert isinstance(decoder, PassageStream)
-        if decoder.settled:
-            self._world.books.charge(self._attempt, "ok", decoder.usage, decoder.content_bytes)
-        self._last = frames
-        self._stream.write(frames)
+        if self._decoder.settled:
+            _charge(self._world, self._attempt, self._decoder)
+        if frames:
+            self._last = frames
+            self._stream.write(frames)
 
     def _tell(self, failure: UpstreamFailure) -> None:
-        decoder = self._decoder
-        assert isinstance(decoder, PassageStream)
-        if decoder.is_events:
-            super()._tell(failure)
-        else:
+        if not self._decoder.is_events:
             self._stream.abort()  # a client must not take half a file for a whole one
+        elif self._decoder.failure is None:  # else the provider has told
+            super()._tell(failure)
 
 
 def _operation(rule: PathRule) -> Operation:
-    names_model = rule.model is not ModelIn.NOWHERE
     if rule.template in _ESTIMATED:
         no_usage = NoUsage.ESTIMATE
     else:
-        no_usage = NoUsage.UNPRICED if names_model and rule.template not in _FREE else NoUsage.FREE
+        runs_none = rule.model is ModelIn.NOWHERE or rule.template in _FREE
+        no_usage = NoUsage.FREE if runs_none else NoUsage.UNPRICED
     return Operation(
         rule.template.removeprefix("/"),
         Way(prepare_passage, attempt_passage, attempt_passage),
         no_usage,
-        runs_model=names_model or rule.template in _WITHOUT_NAMES,
+        runs_model=rule.names_model,
         as_is=True,
     )
 

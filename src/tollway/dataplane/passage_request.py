@@ -21,6 +21,7 @@ _OPAQUE = frozenset({b"application/octet-stream", b"application/sdp"})
 class Passage(Asked, frozen=True, kw_only=True):
     """A request as it goes on, but for the provider's address, its credential and its name of the model."""
 
+    rule: PathRule
     method: bytes
     target: bytes
     """Path without ``/v1``, and query."""
@@ -29,7 +30,7 @@ class Passage(Asked, frozen=True, kw_only=True):
     start: bytes
     """What has come of the body: all of it where it is JSON."""
     document: RelayedCall | None = None
-    """What JSON says."""
+    """What a body in JSON says."""
     form: MultipartFields | None = None
     """What was found in a form."""
     rest: AsyncIterator[bytes] | None = None
@@ -39,12 +40,17 @@ class Passage(Asked, frozen=True, kw_only=True):
     refers_to_stored: str | None = None
     """The member that names an object that the provider stores."""
 
+    @property
+    def on_stored(self) -> bool:
+        """Whether it works on what the provider stores."""
+        return self.rule.needs_own_key or self.refers_to_stored is not None
+
     def framed(self, model: str) -> bytes:
         """The end of the head and what is there of the body, with the provider's name of the model."""
         start = self.start
-        if self.model != model and self.document is not None:
-            start = self.document.with_model(model)
-        elif self.model != model and self.form is not None:
+        if self.document is not None:
+            start = self.document.body(model if self.model else None)
+        elif self.form is not None and self.model != model:
             start = self.form.with_value(start, _MODEL, model.encode())
         if self.length is None:
             return b"Transfer-Encoding: chunked\r\n\r\n%b" % _chunk(start)
@@ -63,25 +69,27 @@ async def read_passage(request: Request, path: bytes, rule: PathRule) -> Passage
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     target = b"%b?%b" % (path, request.query) if request.query else path
     lines = b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in _FORWARDED if name in headers])
-    if kind == _FORM or kind in _OPAQUE:
+    streams = (kind == _FORM and rule.model is not ModelIn.JSON) or (kind in _OPAQUE and not rule.names_model)
+    if streams:  # what has to be judged is read as JSON, whatever it says it is
         lines += b"content-type: %b\r\n" % headers[b"content-type"]
         return await _read_form(request, target, lines, rule, is_form=kind == _FORM)
     body = await request.read_body()
-    document = parse_relayed(body, may_be_empty=rule.model is ModelIn.NOWHERE)
+    document = parse_relayed(body, may_be_empty=not rule.names_model)
     if isinstance(document, BadRequest):
         return document
     if body:
         lines += b"content-type: application/json\r\n"
     return Passage(
-        model=document.model or "" if rule.model is not ModelIn.NOWHERE else "",
+        model=(document.model or "") if rule.names_model else "",
         stream=document.stream,
         prompt_bytes=document.prompt_bytes,
-        max_output_tokens=0 if rule.model is ModelIn.NOWHERE else document.max_output_tokens,
+        max_output_tokens=document.max_output_tokens if rule.names_model else 0,
+        rule=rule,
         method=request.method,
         target=target,
         lines=lines,
         start=body,
-        document=document,
+        document=document if body else None,
         length=len(body),
         refers_to_stored=document.refers_to_stored,
     )
@@ -92,7 +100,7 @@ async def _read_form(
 ) -> Passage | BadRequest:
     """A body that streams. Of a form as much is awaited as it takes to know its model."""
     form = None
-    if is_form and rule.model is not ModelIn.NOWHERE:
+    if is_form and rule.names_model:
         boundary = boundary_of(request.headers[b"content-type"])
         if boundary is None:
             return BadRequest("The content type does not give the boundary of the form.", None, "invalid_form")
@@ -115,6 +123,7 @@ async def _read_form(
         model=model,
         stream=form is not None and form.values.get(_STREAM) == b"true",
         max_output_tokens=None if model else 0,
+        rule=rule,
         method=request.method,
         target=target,
         lines=lines,

@@ -18,11 +18,10 @@ from tollway.http1.errors import UpstreamError
 from tollway.providers.base import StreamDecoder
 from tollway.providers.signing.bearer import without_secret
 from tollway.wire.openai_errors import error_event
+from tollway.wire.sse import EVENT_ENDS
 
 _LAST_CHUNK_S = 0.1
 """After ``[DONE]``: how long the end of the provider's body is awaited, which saves a connection."""
-
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 _CUTS = {
     Cut.REVOKED: UpstreamFailure(FailureKind.REQUEST, "The API key has been revoked.", code="revoked_api_key"),
@@ -87,7 +86,7 @@ class Relay:
         """Between two events, send a comment to a client that has been told nothing for so long."""
         if self._last is not self._quiet_last:
             self._quiet_last, self._quiet_since = self._last, now
-        elif now - self._quiet_since >= after_s and not self._stream.paused and self._last.endswith(_EVENT_ENDS):
+        elif now - self._quiet_since >= after_s and not self._stream.paused and self._last.endswith(EVENT_ENDS):
             self._stream.write(b": keep-alive\n\n")
             self._quiet_since = now
 

@@ -133,7 +133,7 @@ class Request:
     @property
     def content_length(self) -> int | None:
         """Bytes of the body, come or not; None where only its end will say."""
-        if self.upload is not None:
+        if self.body is None and self.upload is not None:
             return self.upload.length if self.upload.length >= 0 else None
         return len(self.body or b"")
 

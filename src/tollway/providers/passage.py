@@ -8,6 +8,7 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.relayed_usage import read_any_usage
+from tollway.wire.sse import WholeEvents
 from tollway.wire.usage_watch import watch
 
 DIALECT = "openai"
@@ -44,10 +45,16 @@ def judge(
 
 
 class PassageStream:
-    """Looks on while an answer passes. A :class:`~tollway.providers.base.StreamDecoder` that changes nothing."""
+    """Looks on while an answer passes. A :class:`~tollway.providers.base.StreamDecoder` that changes nothing.
+
+    An error among the events is the provider's own word for the client and passes like all others. Only while
+    ``started`` is not yet true may another provider be asked instead.
+    """
 
     __slots__ = (
+        "_metered",
         "_watch",
+        "_whole",
         "content_bytes",
         "done",
         "failure",
@@ -60,8 +67,11 @@ class PassageStream:
         "warnings",
     )
 
-    def __init__(self, content_type: bytes) -> None:
+    def __init__(self, content_type: bytes, *, metered: bool = True) -> None:
+        """``metered``: what the answer says was used, was used for it; one that is fetched again costs nothing."""
+        self._metered = metered
         self._watch = watch(content_type)
+        self._whole = WholeEvents()
         self.is_events = content_type.startswith(b"text/event-stream")
         self.is_json = content_type.startswith(b"application/json")
         self.started = False
@@ -76,20 +86,21 @@ class PassageStream:
     def feed(self, chunk: bytes) -> bytes:
         self._watch.feed(chunk)
         self._look()
-        return chunk
+        return self._whole.feed(chunk) if self.is_events else chunk
 
     def close(self) -> bytes:
         self._watch.close()
         self._look()
         self.settled = self.finished = True
-        return b""
+        return self._whole.rest()
 
     def _look(self) -> None:
         seen = self._watch
-        if seen.usage is not None:
+        self.started = seen.begun
+        self.content_bytes = seen.text_bytes
+        if seen.usage is not None and self._metered:
             self.usage = read_any_usage(seen.usage) or self.usage
-        if seen.error is not None and not self.started and self.is_events:
+        if seen.error is not None and self.is_events and self.failure is None:
             self.failure = classify.failure(200, classify.read_problem(seen.error))
-            return
-        self.started = True
         self.settled = seen.terminal
+        self.done = self.is_events and seen.terminal and self.failure is None

@@ -21,6 +21,8 @@ class ModelIn(Enum):
     """A member of a JSON body."""
     FORM = "form"
     """A field of ``multipart/form-data``; a client may send JSON there too, and its content type says so."""
+    ELSEWHERE = "elsewhere"
+    """In a stored object, or deeper in the body than anybody looks: nothing for a key that may use only some models."""
 
 
 class PathRule(msgspec.Struct, frozen=True):
@@ -32,6 +34,11 @@ class PathRule(msgspec.Struct, frozen=True):
     needs_own_key: bool
     """Only for a key with a provider key of its own: on a shared one, tenants would see each other's objects, or get
     a credential that works without the gateway, or spend money that no answer accounts for."""
+
+    @property
+    def names_model(self) -> bool:
+        """Whether a call says itself which model it wants."""
+        return self.model in (ModelIn.JSON, ModelIn.FORM)
 
 
 class KnownPath(msgspec.Struct, frozen=True):
@@ -45,7 +52,7 @@ class KnownPath(msgspec.Struct, frozen=True):
 
 _Row: TypeAlias = tuple[str, str] | tuple[str, str, ModelIn]
 
-_JSON, _FORM = ModelIn.JSON, ModelIn.FORM
+_JSON, _FORM, _ELSEWHERE = ModelIn.JSON, ModelIn.FORM, ModelIn.ELSEWHERE
 
 # Methods, template, and where a POST names its model. Other methods have no body.
 _ANY_KEY: tuple[_Row, ...] = (
@@ -65,23 +72,23 @@ _ANY_KEY: tuple[_Row, ...] = (
 
 _OWN_KEY: tuple[_Row, ...] = (
     ("GET POST", "/agents", _JSON),
-    ("GET POST", "/agents/automations"),
-    ("DELETE GET POST", "/agents/automations/{automation_id}"),
-    ("GET POST", "/agents/automations/{automation_id}/invocations"),
+    ("GET POST", "/agents/automations", _ELSEWHERE),
+    ("DELETE GET POST", "/agents/automations/{automation_id}", _ELSEWHERE),
+    ("GET POST", "/agents/automations/{automation_id}/invocations", _ELSEWHERE),
     ("GET", "/agents/automations/{automation_id}/invocations/{invocation_id}"),
     ("POST", "/agents/automations/{automation_id}/pause"),
-    ("POST", "/agents/automations/{automation_id}/resume"),
+    ("POST", "/agents/automations/{automation_id}/resume", _ELSEWHERE),
     ("GET POST", "/agents/environments"),
     ("GET POST", "/agents/environments/templates"),
     ("DELETE GET POST", "/agents/environments/templates/{environment_template_id}"),
     ("GET", "/agents/environments/{environment_id}"),
     ("GET POST", "/agents/environments/{environment_id}/files"),
-    ("GET POST", "/agents/sessions"),
-    ("DELETE GET POST", "/agents/sessions/{session_id}"),
+    ("GET POST", "/agents/sessions", _ELSEWHERE),
+    ("DELETE GET POST", "/agents/sessions/{session_id}", _ELSEWHERE),
     ("GET", "/agents/sessions/{session_id}/artifacts"),
     ("DELETE GET", "/agents/sessions/{session_id}/artifacts/{artifact_id}"),
     ("GET", "/agents/sessions/{session_id}/artifacts/{artifact_id}/content"),
-    ("GET POST", "/agents/sessions/{session_id}/events"),
+    ("GET POST", "/agents/sessions/{session_id}/events", _ELSEWHERE),
     ("GET", "/agents/sessions/{session_id}/items"),
     ("GET", "/agents/sessions/{session_id}/subagents"),
     ("GET", "/agents/sessions/{session_id}/subagents/{subagent_id}"),
@@ -100,13 +107,13 @@ _OWN_KEY: tuple[_Row, ...] = (
     ("DELETE GET POST", "/audio/voice_consents/{consent_id}"),
     ("POST", "/audio/voices"),  # its ``model`` is the edition of a voice, not a model
     ("DELETE", "/audio/voices/{voice_id}"),
-    ("GET POST", "/batches"),
+    ("GET POST", "/batches", _ELSEWHERE),
     ("GET", "/batches/{batch_id}"),
     ("POST", "/batches/{batch_id}/cancel"),
     ("GET", "/chat/completions"),
     ("DELETE GET POST", "/chat/completions/{completion_id}"),
     ("GET", "/chat/completions/{completion_id}/messages"),
-    ("POST", "/chatkit/sessions"),
+    ("POST", "/chatkit/sessions", _ELSEWHERE),
     ("POST", "/chatkit/sessions/{session_id}/cancel"),
     ("GET", "/chatkit/threads"),
     ("DELETE GET", "/chatkit/threads/{thread_id}"),
@@ -122,7 +129,7 @@ _OWN_KEY: tuple[_Row, ...] = (
     ("DELETE GET", "/conversations/{conversation_id}/items/{item_id}"),
     ("GET POST", "/evals"),
     ("DELETE GET POST", "/evals/{eval_id}"),
-    ("GET POST", "/evals/{eval_id}/runs"),
+    ("GET POST", "/evals/{eval_id}/runs", _ELSEWHERE),
     ("DELETE GET", "/evals/{eval_id}/runs/{run_id}"),
     ("POST", "/evals/{eval_id}/runs/{run_id}/cancel"),
     ("GET", "/evals/{eval_id}/runs/{run_id}/output_items"),
@@ -130,7 +137,7 @@ _OWN_KEY: tuple[_Row, ...] = (
     ("GET POST", "/files"),
     ("DELETE GET", "/files/{file_id}"),
     ("GET", "/files/{file_id}/content"),
-    ("POST", "/fine_tuning/alpha/graders/run"),  # runs the model that the grader names, and says no usage
+    ("POST", "/fine_tuning/alpha/graders/run", _ELSEWHERE),
     ("POST", "/fine_tuning/alpha/graders/validate"),
     ("GET POST", "/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions"),
     ("DELETE", "/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions/{permission_id}"),
@@ -141,23 +148,23 @@ _OWN_KEY: tuple[_Row, ...] = (
     ("GET", "/fine_tuning/jobs/{fine_tuning_job_id}/events"),
     ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/pause"),
     ("POST", "/fine_tuning/jobs/{fine_tuning_job_id}/resume"),
-    ("POST", "/live/sessions"),
-    ("POST", "/live/sessions/{session_id}/accept"),
+    ("POST", "/live/sessions", _ELSEWHERE),
+    ("POST", "/live/sessions/{session_id}/accept", _ELSEWHERE),
     ("GET", "/live/sessions/{session_id}/content"),
-    ("POST", "/live/sessions/{session_id}/fork"),
+    ("POST", "/live/sessions/{session_id}/fork", _ELSEWHERE),
     ("POST", "/live/sessions/{session_id}/hangup"),
     ("POST", "/live/sessions/{session_id}/refer"),
     ("POST", "/live/sessions/{session_id}/reject"),
     ("DELETE", "/models/{model}"),
-    ("POST", "/realtime/calls"),
+    ("POST", "/realtime/calls", _ELSEWHERE),
     ("POST", "/realtime/calls/{call_id}/accept", _JSON),
     ("POST", "/realtime/calls/{call_id}/hangup"),
     ("POST", "/realtime/calls/{call_id}/refer"),
     ("POST", "/realtime/calls/{call_id}/reject"),
-    ("POST", "/realtime/client_secrets"),
+    ("POST", "/realtime/client_secrets", _ELSEWHERE),
     ("POST", "/realtime/sessions", _JSON),
-    ("POST", "/realtime/transcription_sessions"),
-    ("POST", "/realtime/translations/client_secrets"),
+    ("POST", "/realtime/transcription_sessions", _ELSEWHERE),
+    ("POST", "/realtime/translations/client_secrets", _ELSEWHERE),
     ("DELETE GET", "/responses/{response_id}"),
     ("POST", "/responses/{response_id}/cancel"),
     ("GET", "/responses/{response_id}/input_items"),
@@ -201,11 +208,11 @@ _OWN_KEY: tuple[_Row, ...] = (
     ("GET POST", "/videos", _FORM),
     ("POST", "/videos/characters"),
     ("GET", "/videos/characters/{character_id}"),
-    ("POST", "/videos/edits"),
-    ("POST", "/videos/extensions"),
+    ("POST", "/videos/edits", _ELSEWHERE),
+    ("POST", "/videos/extensions", _ELSEWHERE),
     ("DELETE GET", "/videos/{video_id}"),
     ("GET", "/videos/{video_id}/content"),
-    ("POST", "/videos/{video_id}/remix"),
+    ("POST", "/videos/{video_id}/remix", _ELSEWHERE),
     ("GET POST", "/webhook_endpoints"),
     ("DELETE GET POST", "/webhook_endpoints/{webhook_endpoint_id}"),
     ("POST", "/webhook_endpoints/{webhook_endpoint_id}/rotate_secret"),

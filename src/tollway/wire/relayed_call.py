@@ -25,9 +25,9 @@ class RelayedCall(msgspec.Struct, frozen=True, gc=False):
     top: dict[str, Raw]
     """Every member of the body, unknown ones too."""
 
-    def with_model(self, name: str) -> bytes:
-        """The body with another model; every other member as it came."""
-        return encode({**self.top, "model": name})
+    def body(self, model: str | None = None) -> bytes:
+        """The body, with another model where one is given; every other member as it came, and once."""
+        return encode(self.top if model is None else {**self.top, "model": model})
 
 
 class _Judged(msgspec.Struct, gc=False):

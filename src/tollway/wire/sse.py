@@ -17,6 +17,10 @@ MAX_LINES = 10_000
 """In one event. A list of lines takes more memory than the lines; pretty-printed JSON has some hundreds."""
 
 
+EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+"""How the last bytes of a whole event look; the second one is also the end of CR LF CR LF."""
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One event: its name, empty where it has none, and its data in UTF-8."""
 
@@ -105,6 +109,36 @@ class SseDecoder:
             self._size += len(text)
             self.too_long = self._size > self._max_event + 1  # the first LF of the blank line may be here already
         self._ready = not (self._held or self._after_cr)
+
+
+class WholeEvents:
+    """Passes a stream on without a change, but only up to the end of its last whole event: what is cut off within one
+    could be neither ended nor followed by anything that a client would understand."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, piece: bytes) -> bytes:
+        """What may go out now that this piece has come. Events beyond the limit go as they come."""
+        held = self._held
+        if not held and piece.endswith(EVENT_ENDS):
+            return piece
+        searched = max(0, len(held) - 2)
+        held += piece
+        end = max([at + len(mark) for mark in EVENT_ENDS if (at := held.rfind(mark, searched)) >= 0], default=0)
+        if not end:
+            return self.rest() if len(held) > MAX_EVENT_BYTES else b""
+        whole = bytes(held[:end])
+        del held[:end]
+        return whole
+
+    def rest(self) -> bytes:
+        """All that was held back; at the end of the stream it may go out."""
+        rest = bytes(self._held)
+        self._held.clear()
+        return rest
 
 
 def _event(block: bytes) -> Event | None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text
 from tollway.wire.sse import Event, SseDecoder
 from tollway.wire.top_members import MAX_MEMBER_BYTES, TopMembers
 
@@ -32,6 +32,10 @@ class UsageWatch(Protocol):
     """The usage object, whole; of several the last."""
     error: Raw | None
     """The error object of an answer that is or ends with one."""
+    begun: bool
+    """Something has come that is no error: of a stream of events a whole event, of all else a byte."""
+    text_bytes: int
+    """Bytes of the text that events have brought so far, as JSON writes it."""
     terminal: bool
     """The answer's own end has been seen. Stays False for formats that have none, such as sound or plain text."""
 
@@ -58,10 +62,13 @@ class _WatchNothing:
     def __init__(self) -> None:
         self.usage: Raw | None = None
         self.error: Raw | None = None
+        self.begun = False
+        self.text_bytes = 0
         self.terminal = False
 
     def feed(self, piece: bytes) -> None:
-        """Nothing to see."""
+        """Nothing to see but that it is there."""
+        self.begun = True
 
     def close(self) -> None:
         """Nothing was open."""
@@ -75,6 +82,7 @@ class _WatchObject(_WatchNothing):
         self._members = TopMembers(("usage", "error"))
 
     def feed(self, piece: bytes) -> None:
+        super().feed(piece)
         self._members.feed(piece)
         if self._members.ended:
             self.terminal = self._members.whole
@@ -91,10 +99,15 @@ class _Data(msgspec.Struct, gc=False):
     type: str = ""
     usage: Raw | Unset = UNSET
     error: Raw | Unset = UNSET
+    delta: Raw | Unset = UNSET
     response: _Inner | None = None  # in events of the Responses API
 
 
 _decode_data = decoder(_Data)
+_NOTHING = _Data()
+
+_SOUND = "audio.delta"
+"""How the types of events end whose text is sound in base64."""
 
 
 class _WatchEvents(_WatchNothing):
@@ -110,6 +123,7 @@ class _WatchEvents(_WatchNothing):
             self._see(b"", data)
         else:
             self._see_all(self._events.feed(piece))
+            self.begun = self.begun or self._events.too_long  # nothing more will be seen
 
     def close(self) -> None:
         self._see_all(self._events.close())
@@ -120,13 +134,12 @@ class _WatchEvents(_WatchNothing):
 
     def _see(self, name: bytes, data: bytes) -> None:
         if data == _DONE:
-            self.terminal = True
+            self.terminal = self.begun = True
             return
         try:
             said = _decode_data(data)
         except UNREADABLE:
-            self.terminal = self.terminal or name == b"error"
-            return
+            said = _Data(type="error", error=Raw(encode(data.decode()))) if name == b"error" else _NOTHING
         inner = said.response or said
         self.usage = _kept(said.usage) or _kept(inner.usage) or self.usage
         self.error = _kept(said.error) or _kept(inner.error) or self.error
@@ -134,6 +147,9 @@ class _WatchEvents(_WatchNothing):
         if kind == "error" and self.error is None:  # flat: the event is the error object
             self.error = _kept(Raw(data))
         self.terminal = self.terminal or kind in LAST_EVENTS or self.error is not None
+        self.begun = self.begun or self.error is None
+        if not isinstance(said.delta, Unset) and is_text(said.delta) and not kind.endswith(_SOUND):
+            self.text_bytes += len(said.delta) - 2  # without the quotes
 
 
 def _kept(raw: Raw | Unset) -> Raw | None:

@@ -86,8 +86,8 @@ def test_a_cap_is_taken_where_it_is_a_count(top: dict[str, object], cap: int | N
 def test_another_model_leaves_the_rest_as_it_came() -> None:
     call = parse(b'{ "mod\\u0065l":"old","model": "a" ,"x":1.50e3, "input":"\\u00e9\xc3\xa9","n":null}')
     assert call.model == "a"
-    assert call.with_model('b"') == b'{"model":"b\\"","x":1.50e3,"input":"\\u00e9\xc3\xa9","n":null}'
-    assert parse(input="hi").with_model("b") == b'{"input":"hi","model":"b"}'
+    assert call.body('b"') == b'{"model":"b\\"","x":1.50e3,"input":"\\u00e9\xc3\xa9","n":null}'
+    assert parse(input="hi").body("b") == b'{"input":"hi","model":"b"}'
 
 
 def test_everything_that_a_model_reads_counts() -> None:
@@ -190,7 +190,7 @@ NAMES = st.sampled_from(["input", "tools", "prompt", "max_tokens", "voice", "bac
 def test_any_object_is_a_call_and_stays_itself(top: dict[str, object]) -> None:
     body = json.dumps(top).encode("utf-8")
     call = parse(body)
-    assert json.loads(call.with_model("m")) == {**top, "model": "m"}
+    assert json.loads(call.body("m")) == {**top, "model": "m"}
     assert call.top == members(body)
 
 

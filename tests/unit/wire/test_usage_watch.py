@@ -87,7 +87,7 @@ def test_an_error_ends_a_stream() -> None:
     assert see(EVENTS, event(flat)) == (None, flat, True)
     assert see(EVENTS, event({"error": ERROR})) == (None, ERROR, True)
     assert see(EVENTS, event({"error": ERROR}, "error")) == (None, ERROR, True)
-    assert see(EVENTS, b"event: error\ndata: overloaded\n\n") == (None, None, True)
+    assert see(EVENTS, b"event: error\ndata: overloaded\n\n") == (None, "overloaded", True)
 
 
 def test_an_event_without_its_blank_line_counts_at_the_end() -> None:
