@@ -17,6 +17,9 @@ _MODEL, _STREAM = b"model", b"stream"
 _FORM = b"multipart/form-data"
 _OPAQUE = frozenset({b"application/octet-stream", b"application/sdp"})
 
+_UNJUDGED = {ModelIn.JSON: _OPAQUE | {_FORM}, ModelIn.FORM: _OPAQUE}
+"""Types of bodies that could hide their model where a call has to name one."""
+
 
 class Passage(Asked, frozen=True, kw_only=True):
     """A request as it goes on, but for the provider's address, its credential and its name of the model."""
@@ -67,6 +70,9 @@ async def read_passage(request: Request, path: bytes, rule: PathRule) -> Passage
     """As much of the body as it takes to know what is asked; raises MessageError where it is not well framed."""
     headers = request.headers
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind in _UNJUDGED.get(rule.model, ()):
+        text = f"/v1{rule.template} does not take a body of the type {kind.decode()}."
+        return BadRequest(text, None, "unsupported_content_type")
     target = b"%b?%b" % (path, request.query) if request.query else path
     lines = b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in _FORWARDED if name in headers])
     streams = (kind == _FORM and rule.model is not ModelIn.JSON) or (kind in _OPAQUE and not rule.names_model)
@@ -114,8 +120,8 @@ async def _read_form(
             break
         start += piece
         form.feed(piece)
-    if form is not None and form.problem is not None:
-        return BadRequest(f"The form is not valid: {form.problem}.", None, "invalid_form")
+    if form is not None and (problem := _problem(form)) is not None:
+        return BadRequest(f"The form is not valid: {problem}.", None, "invalid_form")
     model = form.values.get(_MODEL, b"").decode("utf-8", "replace") if form is not None else ""
     if whole and form is None:
         start += request.body or b""
@@ -132,6 +138,13 @@ async def _read_form(
         rest=None if whole else _rest(pieces, form, chunked=length is None),
         length=length,
     )
+
+
+def _problem(form: MultipartFields) -> str | None:
+    """What is wrong with a form that has been read up to its model or, where it has none, as far as it goes."""
+    if form.problem is None and not form.ended and _MODEL not in form.values:
+        return "it is over before its last boundary"  # where another reader may see a model
+    return form.problem
 
 
 async def _rest(pieces: AsyncIterator[bytes], form: MultipartFields | None, *, chunked: bool) -> AsyncIterator[bytes]:
