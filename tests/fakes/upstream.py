@@ -178,6 +178,8 @@ class Account:
         """Counts the requests: ``await account.seen.reaches(2)``."""
         self.hang_ups = Counter()
         """Counts the answers whose connection the peer closed before they were over."""
+        self.hasty = False
+        """Whether it answers as soon as it has a request's head, and reads no body."""
         self._lock = threading.Lock()
         self._answers: list[Answer] = [error(500, "this account was given no answers")]
 
@@ -411,8 +413,8 @@ class _Connection(asyncio.Protocol):
         if len(words) != 3 or words[2] != "HTTP/1.1" or names.count("host") != 1 or framings > 1:
             self._upstream.malformed.append(head)
             return None
-        body = await self._read_body(dict(headers))
         account = self._upstream.account_of(headers)
+        body = b"" if account is not None and account.hasty else await self._read_body(dict(headers))
         request = Received(
             method=words[0],
             path=words[1],

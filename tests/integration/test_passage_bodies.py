@@ -9,7 +9,7 @@ import pytest
 
 from fakes.client import Wire, request_bytes
 from fakes.gateway import Tenant
-from fakes.upstream import HANG, Gate, Received, error, head, reply
+from fakes.upstream import HANG, error, head, raw, reply
 
 BOUNDARY = "edge"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -158,16 +158,35 @@ async def test_a_form_arrives_as_it_was_sent_however_it_is_framed(
     )
 
 
-async def test_a_file_goes_on_before_it_has_come_whole(tenant: Tenant) -> None:
-    """The provider answers as soon as it has seen the start: what the client still holds back was not waited for."""
-    tenant.openai.answers(reply(200, {"text": "hi"}))
-    whole = part("model", tenant.model.encode()) + sound() + END
-    async with uploading(tenant, {"content-length": str(len(whole))}) as wire:
-        await wire.send(whole[:100_000])
-        await tenant.gateway.openai.connections.reaches(tenant.gateway.openai.connections.value)
-        await wire.send(whole[100_000:])
-        assert (await wire.reply()).status == 200
-    assert tenant.openai.requests[0].body == whole
+async def test_an_answer_that_comes_before_the_body_is_over_is_the_answer(tenant: Tenant) -> None:
+    """It comes on the part that the provider has, so what streams is not collected first."""
+    tenant.openai.hasty = True
+    text = b'{"error": {"message": "Too large", "type": "invalid_request_error", "param": "file", "code": null}}'
+    answer = head(413, {"content-type": "application/json", "content-length": str(len(text))}) + text
+    tenant.openai.answers(raw(answer, HANG))
+    async with uploading(tenant, {"content-length": "20000000"}) as wire:
+        await wire.send(part("model", tenant.model.encode()) + sound())
+        reading = asyncio.ensure_future(wire.reply())
+        while not reading.done():
+            await wire.send(bytes(1024))
+            await asyncio.sleep(0)
+        told = await reading
+    assert (told.status, told.error["message"], told.error["param"]) == (413, "Too large", "file")
+    await tenant.openai.hang_ups.reaches(1)
+    (entry,) = await tenant.ledger(1)
+    assert (entry["charged"], entry["status"], entry["cost"]) == (False, 413, 0)
+
+
+async def test_what_has_streamed_is_not_sent_to_another_provider(tenant: Tenant) -> None:
+    other = await tenant.add_model()
+    model = await tenant.add_model(fallback=other)
+    tenant.openai.answers(error(500), reply(200, {"text": "hi"}))
+    body = part("model", model.encode()) + sound() + END
+    async with uploading(tenant, {"content-length": str(len(body))}) as wire:
+        await wire.send(body[:1000])
+        await wire.send(body[1000:])
+        assert (await wire.reply()).refusal == (502, "upstream_error")
+    assert len(tenant.openai.requests) == 1
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -184,3 +203,15 @@ async def test_a_second_model_is_refused(tenant: Tenant, whole: bool) -> None:
     assert answer.status == 400
     assert answer.error["type"] == "invalid_request_error"
     assert not tenant.openai.requests, "the provider has seen no whole request"
+
+
+async def test_a_client_that_leaves_in_its_own_upload_pays_nothing(tenant: Tenant) -> None:
+    tenant.openai.hasty = True
+    tenant.openai.answers(raw(HANG))
+    async with uploading(tenant, {"content-length": "20000000"}) as wire:
+        await wire.send(part("model", tenant.model.encode()) + sound())
+        await tenant.openai.seen.reaches(1)
+        wire.reset()
+    await tenant.openai.hang_ups.reaches(1)
+    (entry,) = await tenant.ledger(1)
+    assert (entry["outcome"], entry["cost"]) == ("client_gone", 0)
