@@ -75,8 +75,7 @@ async def read_passage(request: Request, path: bytes, rule: PathRule) -> Passage
         return BadRequest(text, None, "unsupported_content_type")
     target = b"%b?%b" % (path, request.query) if request.query else path
     lines = b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in _FORWARDED if name in headers])
-    streams = (kind == _FORM and rule.model is not ModelIn.JSON) or (kind in _OPAQUE and not rule.names_model)
-    if streams:  # what has to be judged is read as JSON, whatever it says it is
+    if kind == _FORM or kind in _OPAQUE:
         lines += b"content-type: %b\r\n" % headers[b"content-type"]
         return await _read_form(request, target, lines, rule, is_form=kind == _FORM)
     body = await request.read_body()
