@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import asyncpg
 
 from bench import machine, processes, profile, report
-from bench.measurements import idle, requests, start, streams
+from bench.measurements import idle, requests, start, streams, translation
 from bench.programs import Place
 from bench.run import FULL, QUICK, Lengths, Run
 
@@ -27,6 +27,7 @@ _CHAPTERS: dict[str, tuple[str, Callable[[Run], list[report.Measure]]]] = {
     "requests": ("Requests", requests.plain),
     "tls": ("Requests, TLS towards the upstream", requests.tls),
     "streams": ("Streams", streams.events),
+    "translation": ("Translation for Mistral", translation.cost),
     "open-streams": ("Open streams", streams.memory),
     "idle": ("Idle connections", idle.connections),
 }

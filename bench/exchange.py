@@ -7,6 +7,8 @@ costs every proxy something.
 import json
 
 MODEL = "bench-chat"
+MISTRAL_MODEL = "bench-chat-mistral"
+"""The same provider, taken for one that speaks Mistral's dialect: its answers are valid in both."""
 PATH = "/v1/chat/completions"
 
 REQUEST_HEADERS = {
@@ -54,8 +56,17 @@ def _compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-CHAT = _compact({"messages": _MESSAGES, "model": MODEL, "max_tokens": 256, "temperature": 0.2})
-STREAMED_CHAT = _compact({"messages": _MESSAGES, "model": MODEL, "max_tokens": 256, "stream": True})
+def chat(model: str) -> str:
+    """The body of a chat request."""
+    return _compact({"messages": _MESSAGES, "model": model, "max_tokens": 256, "temperature": 0.2})
+
+
+def streamed_chat(model: str) -> str:
+    """The same for a stream."""
+    return _compact({"messages": _MESSAGES, "model": model, "max_tokens": 256, "stream": True})
+
+
+CHAT = chat(MODEL)
 
 ANSWER = _compact(
     {

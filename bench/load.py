@@ -33,11 +33,11 @@ class Load:
     p99_us: float
 
 
-def script(key: str) -> str:
+def script(key: str, model: str = exchange.MODEL) -> str:
     """The Lua program that makes wrk send our request. It is static: wrk formats the request once."""
     headers = exchange.REQUEST_HEADERS | {"Authorization": f"Bearer {key}"}
     lines = [f"wrk.headers[{name!r}] = {value!r}" for name, value in headers.items()]
-    body = f"wrk.body = [==[{exchange.CHAT}]==]"
+    body = f"wrk.body = [==[{exchange.chat(model)}]==]"
     return "\n".join(['wrk.method = "POST"', *lines, body, _DONE % _REPORT])
 
 
@@ -57,7 +57,7 @@ def parse(output: str) -> Load:
 def run(program: Program, seconds: int, connections: int, folder: Path) -> Load:
     """Load ``program`` with one request at a time on each connection. wrk knows whole seconds only."""
     lua = folder / f"{program.name}.lua"
-    lua.write_text(script(program.key))
+    lua.write_text(script(program.key, program.model))
     command = [machine.tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
     url = f"http://127.0.0.1:{program.port}{exchange.PATH}"
     done = subprocess.run([*command, "-s", lua, url], capture_output=True, text=True, timeout=seconds + 30)

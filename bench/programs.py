@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import processes
+from bench import exchange, processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Program:
     key: str = "sk-none"
     background: Mapping[str, processes.Family] = field(default_factory=dict)
     """What else works for the requests, by name; reported beside it so that nothing is hidden."""
+    model: str = exchange.MODEL
+    """What is asked for."""
     ledger: Callable[[], int] | None = None
     """How many calls it has accounted for so far; None: it keeps no accounts."""
 

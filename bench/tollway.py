@@ -25,6 +25,7 @@ DATABASE = "PostgreSQL"
 
 _COMMAND = str(Path(sys.executable).with_name("tollway"))
 _READY = b"LLM proxy server listening on port"
+_PROVIDER_KEY = "sk-bench-0123456789abcdef"
 _START_LIMIT_S = 60
 _LIVE_LIMIT_S = 5
 _STOP_LIMIT_S = 60
@@ -58,9 +59,14 @@ class Started:
 def start(place: Place, home: Path, upstream: Upstream | None = None, *, pinned: bool = True) -> Iterator[Started]:
     """``tollway serve`` on ``home``: its worker on the program's core, everything else of it on the other one."""
     port = processes.free_port()
-    settings = {"TOLLWAY_HOME": str(home), "PORT": str(port), "OPENAI_API_KEY": "sk-bench-0123456789abcdef"}
+    settings = {
+        "TOLLWAY_HOME": str(home),
+        "PORT": str(port),
+        "OPENAI_API_KEY": _PROVIDER_KEY,
+        "MISTRAL_API_KEY": _PROVIDER_KEY,
+    }
     if upstream:
-        settings["OPENAI_BASE_URL"] = f"{upstream.url}/v1"
+        settings["OPENAI_BASE_URL"] = settings["MISTRAL_BASE_URL"] = f"{upstream.url}/v1"
         if upstream.authority:
             settings["SSL_CERT_FILE"] = str(upstream.authority)
     environment = clean_environment(**settings)
@@ -94,7 +100,7 @@ def gateway(place: Place, home: Path, upstream: Upstream) -> Iterator[Program]:
                 CONTROL: processes.Family(started.supervisor, (started.worker, database.postmaster)),
                 DATABASE: processes.Family(database.postmaster),
             },
-            lambda: database.calls(key_id),
+            ledger=lambda: database.calls(key_id),
         )
 
 
@@ -123,14 +129,16 @@ class Database:
                 _NO_LIMIT,
             )
         )
-        self._runner.run(
-            self._connection.execute(
-                """INSERT INTO "LLMModels" (name, provider, "inputCostPer1k", "outputCostPer1k")
-                   SELECT $1::text, 'openai', 0.002, 0.008
-                   WHERE NOT EXISTS (SELECT FROM "LLMModels" WHERE name = $1)""",
-                exchange.MODEL,
+        for model, provider in ((exchange.MODEL, "openai"), (exchange.MISTRAL_MODEL, "mistral")):
+            self._runner.run(
+                self._connection.execute(
+                    """INSERT INTO "LLMModels" (name, provider, "inputCostPer1k", "outputCostPer1k")
+                       SELECT $1::text, $2::text, 0.002, 0.008
+                       WHERE NOT EXISTS (SELECT FROM "LLMModels" WHERE name = $1)""",
+                    model,
+                    provider,
+                )
             )
-        )
 
     def calls(self, key_id: str) -> int:
         """How many entries the ledger holds for the key."""

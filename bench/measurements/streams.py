@@ -14,7 +14,7 @@ from bench.report import Measure
 from bench.run import Run
 
 _STREAMS = 100
-_INTERVAL_S = 0.01
+INTERVAL_S = 0.01
 _SETTLE_S = 0.3
 """Until all streams flow; the window of measurement begins after it."""
 
@@ -25,17 +25,24 @@ _FIRST = 200
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class Turn:
+    """What one program did in one round."""
+
     event_us: float
     events_per_s: float
 
 
+def events_each(run: Run) -> int:
+    """How many events a stream needs so that it outlasts the window."""
+    return int((run.lengths.stream_s + 2 * _SETTLE_S) / INTERVAL_S) + 50
+
+
 def events(run: Run) -> list[Measure]:
     """CPU per event, in a window in which nothing begins and nothing ends."""
-    count = int((run.lengths.stream_s + 2 * _SETTLE_S) / _INTERVAL_S) + 50
-    turns: dict[str, list[_Turn]] = defaultdict(list)
+    count = events_each(run)
+    turns: dict[str, list[Turn]] = defaultdict(list)
     with ExitStack() as stack:
-        upstream = stack.enter_context(sse.upstream(run.place, count, _INTERVAL_S))
+        upstream = stack.enter_context(sse.upstream(run.place, count, INTERVAL_S))
         programs = [
             stack.enter_context(nginx.reverse_proxy(run.place, upstream, streams=True)),
             stack.enter_context(tollway.gateway(run.place, run.home, upstream)),
@@ -44,7 +51,7 @@ def events(run: Run) -> list[Measure]:
             run.say(f"  round {number} of {run.lengths.rounds}")
             for program in programs:
                 run.wait_until_quiet(program)
-                turns[program.name].append(uvloop.run(_stream(program, count, run.lengths.stream_s)))
+                turns[program.name].append(uvloop.run(stream(program, count, run.lengths.stream_s)))
     return [
         Measure(
             "CPU per streamed event",
@@ -53,16 +60,17 @@ def events(run: Run) -> list[Measure]:
             ratio_at_most=1.5,
         ),
         Measure(
-            f"events per second, {_STREAMS} streams at {1 / _INTERVAL_S:.0f}/s",
+            f"events per second, {_STREAMS} streams at {1 / INTERVAL_S:.0f}/s",
             "1/s",
             {name: [turn.events_per_s for turn in its] for name, its in turns.items()},
         ),
     ]
 
 
-async def _stream(program: Program, events_each: int, window_s: float) -> _Turn:
+async def stream(program: Program, events_each: int, window_s: float) -> Turn:
+    """One turn of a program: many streams at once, measured in a window while all of them flow."""
     loop = asyncio.get_running_loop()
-    crowd = Crowd(program, exchange.STREAMED_CHAT)
+    crowd = Crowd(program, exchange.streamed_chat(program.model))
     await crowd.grow_to(_STREAMS)
     await asyncio.sleep(_SETTLE_S)
     begun, cpu, seen = loop.time(), processes.cpu_s(program.worker), crowd.events
@@ -73,7 +81,7 @@ async def _stream(program: Program, events_each: int, window_s: float) -> _Turn:
     if any(connection.events != expected for connection in crowd.connections):
         raise processes.BenchError(f"{program.name} delivered streams with other than {expected} events")
     crowd.close()
-    return _Turn(cpu / seen * 1e6, seen / passed)
+    return Turn(cpu / seen * 1e6, seen / passed)
 
 
 def memory(run: Run) -> list[Measure]:
@@ -98,7 +106,7 @@ def memory(run: Run) -> list[Measure]:
 
 
 async def _grow(program: Program, count: int) -> tuple[list[float], list[float]]:
-    crowd = Crowd(program, exchange.STREAMED_CHAT)
+    crowd = Crowd(program, exchange.streamed_chat(program.model))
     await crowd.grow_to(_FIRST)
     await asyncio.sleep(_OPEN_INTERVAL_S)
     before = processes.memory_kib(program.worker)

@@ -10,13 +10,22 @@ import msgspec
 from tollway.wire.json import UNSET, Object, Raw, Unset
 
 
+class Image(msgspec.Struct, gc=False):
+    """Where a picture is, or the picture itself as a ``data:`` address."""
+
+    url: Raw | Unset = UNSET
+    """As it came: ten megabytes are not decoded for nothing."""
+    detail: str | None = None
+
+
 class Part(msgspec.Struct, gc=False):
     """One part of a content list; which member carries it depends on ``type``."""
 
     type: str
     text: str | Unset = UNSET
     refusal: str | Unset = UNSET
-    image_url: Raw | Unset = UNSET
+    image_url: Image | str | Unset = UNSET
+    """A bare text in place of the object is a client's mistake that Mistral shares."""
     input_audio: Raw | Unset = UNSET
     file: Raw | Unset = UNSET
 

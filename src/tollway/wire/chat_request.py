@@ -8,9 +8,9 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.chat_messages import Assistant, Message, Messages, Part
+from tollway.wire.chat_messages import Assistant, Image, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
-from tollway.wire.json import Object, Raw, decoder, is_null, is_text
+from tollway.wire.json import Object, Raw, Unset, decoder, is_null
 from tollway.wire.model_call import ModelCall
 from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
 
@@ -26,6 +26,8 @@ class ChatCall(ModelCall, frozen=True, gc=False, kw_only=True):
 
     prefill: str
     """The text of a trailing assistant message, which the model is to continue; usually empty."""
+    messages: list[Message]
+    """As they were judged, for dialects that make them anew."""
     bare_images: bool = False
     """A picture is given by its bare address, a client's mistake that Mistral shares and OpenAI does not."""
     show_reasoning: bool = False
@@ -137,6 +139,7 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
         prompt_bytes=prompt_bytes,
         prefill=_prefill(known.messages[-1]),
         bare_images=bare_images,
+        messages=known.messages,
         created=now_unix,
         top=top,
     )
@@ -159,12 +162,14 @@ def _media(messages: list[Message]) -> tuple[int, bool]:
         if type(content) is list:
             for part in content:
                 discount += _media_bytes(part)
-                bare = bare or (type(part.image_url) is Raw and is_text(part.image_url))
+                bare = bare or type(part.image_url) is str
     return discount, bare
 
 
 def _media_bytes(part: Part) -> int:
-    for medium in (part.image_url, part.input_audio, part.file):
-        if type(medium) is Raw:
+    image = part.image_url
+    address = image.url if isinstance(image, Image) else image
+    for medium in (address, part.input_audio, part.file):
+        if not isinstance(medium, Unset):
             return len(medium) - MEDIA_BYTES
     return 0

@@ -247,3 +247,12 @@ json_values = st.recursive(
 def test_any_json_gives_a_call_or_a_named_member(members: dict[str, object]) -> None:
     result = parse_chat(body(**members))
     assert isinstance(result, ChatCall) or result.param is None or result.param.split(".")[0].split("[")[0] in members
+
+
+def test_a_picture_is_an_object_or_a_bare_address() -> None:
+    def asked_about(image: object) -> dict[str, object]:
+        return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": image}]}]}
+
+    assert not parse(**asked_about({"url": "https://a/b", "x": 1})).bare_images
+    assert parse(**asked_about("https://a/b")).bare_images
+    assert refused(**asked_about(3)) == "messages[0].content[0].image_url invalid_type"

@@ -28,7 +28,12 @@ class MistralChat:
     def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
         """The request made anew from what Mistral knows; what it cannot carry is warned of or refused."""
         draft = Draft(call, model, self._quirks)
-        refusal = put_messages(draft) or put_parameters(draft, RULES) or put_tools(draft, call) or draft.refusal
+        refusal = (
+            put_messages(draft, call.messages)
+            or put_parameters(draft, RULES)
+            or put_tools(draft, call)
+            or draft.refusal
+        )
         return refusal or UpstreamRequest(_PATH, encode(draft.body), tuple(draft.warnings))
 
     def decode(

@@ -153,6 +153,7 @@ def _as_chat(call: CompletionCall) -> ChatCall:
         n=call.n,
         prompt_bytes=call.prompt_bytes,
         prefill="",
+        messages=[],
         created=call.created,
         strict=call.strict,
         top={},

@@ -7,6 +7,7 @@
 5. A trailing assistant message is one to be continued (``prefix``). Mistral repeats it; the answer comes without it.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -20,6 +21,7 @@ from tollway.wire.chat_messages import (
     Content,
     Developer,
     Function,
+    Image,
     Message,
     Part,
     System,
@@ -41,7 +43,7 @@ class _TextPart(msgspec.Struct, gc=False, tag_field="type", tag="text"):
 
 
 class _ImageUrl(msgspec.Struct, gc=False, omit_defaults=True):
-    url: Raw  # as it came: a picture of ten megabytes is copied once, not four times
+    url: Raw | str
     detail: str | None = None
 
 
@@ -88,16 +90,14 @@ class _File(msgspec.Struct, gc=False):
     filename: str | None = None
 
 
-_as_messages = decoder(list[Message])
-_as_image = decoder(_ImageUrl)
 _as_audio = decoder(_Audio)
 _as_file = decoder(_File)
 
 
-def put_messages(draft: Draft) -> BadRequest | None:
+def put_messages(draft: Draft, given: Sequence[Message]) -> BadRequest | None:
     """Put the conversation into the draft."""
     history = _History(draft)
-    for index, message in enumerate(_as_messages(draft.call.top["messages"])):
+    for index, message in enumerate(given):
         if refusal := history.add(message, f"messages[{index}]"):
             return refusal
     if refusal := history.results_missing():
@@ -267,11 +267,10 @@ def _part(part: Part, where: str) -> _Part | BadRequest:
             return unsupported_value(f"{where}.type", part.type)
 
 
-def _image(raw: Raw) -> _ImageUrl:
-    """A picture's address; a bare text in place of the object is a client's habit that Mistral shares."""
-    image = _ImageUrl(raw) if is_text(raw) else _as_image(raw)
-    if not is_text(image.url):
+def _image(image: Image | str) -> _ImageUrl:
+    if isinstance(image, str):
+        return _ImageUrl(image)
+    if isinstance(image.url, Unset) or not is_text(image.url):
         raise msgspec.ValidationError("the address of a picture is a text")
-    if image.detail is not None:
-        image.detail = IMAGE_DETAILS.get(image.detail)
-    return image
+    detail = None if image.detail is None else IMAGE_DETAILS.get(image.detail)
+    return _ImageUrl(image.url, detail)
