@@ -1,0 +1,230 @@
+"""docs/compatibility.md, made from the tables that the code itself goes by.
+
+``python tests/unit/test_compatibility.py`` writes it anew.
+"""
+
+import ast
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import pytest
+from openai.types import EmbeddingCreateParams, ModerationCreateParams, completion_create_params
+from openai.types.chat import completion_create_params as chat_create_params
+
+from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.refusals import ClientFault, NoAnswer
+from tollway.providers import openai
+from tollway.providers.mistral import embeddings, fim, moderations, parameters
+from tollway.providers.mistral.parameters import Rule, Verb
+from tollway.routing.retry import Step, decide
+from tollway.wire import paths
+from tollway.wire.openai_errors import to_http
+
+PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+
+def names_of(*params: type) -> frozenset[str]:
+    """The members of the official SDK's parameters."""
+    return frozenset(name for kind in params for base in kind.__mro__ for name in getattr(base, "__annotations__", ()))
+
+
+ENDPOINTS: tuple[tuple[str, str, Mapping[str, Rule], frozenset[str]], ...] = (
+    (
+        "Chat completions",
+        "`POST /v1/chat/completions`",
+        parameters.RULES,
+        names_of(
+            chat_create_params.CompletionCreateParamsNonStreaming, chat_create_params.CompletionCreateParamsStreaming
+        ),
+    ),
+    ("Embeddings", "`POST /v1/embeddings`", embeddings.RULES, names_of(EmbeddingCreateParams)),
+    (
+        "Completions",
+        "`POST /v1/completions`; at Mistral: fill in the middle",
+        fim.RULES,
+        names_of(
+            completion_create_params.CompletionCreateParamsNonStreaming,
+            completion_create_params.CompletionCreateParamsStreaming,
+        ),
+    ),
+    ("Moderations", "`POST /v1/moderations`", moderations.RULES, names_of(ModerationCreateParams)),
+)
+"""Each endpoint with the rules for Mistral and every parameter of OpenAI's."""
+
+AT_OPENAI = {
+    "model": "mapped: the provider's name of the model",
+    "stream_options": "mapped: a stream is always asked for its usage",
+}
+"""What becomes of a parameter in OpenAI's own dialect, where it is not just passed."""
+
+STEPS = {
+    Step.RETURN: "told to the client",
+    Step.NEXT: "the next model is tried",
+    Step.NEXT_OR_SAME: "the next model is tried; without one, the same once more",
+}
+
+INTRODUCTION = """\
+# Compatibility
+
+What becomes of every parameter, error and path of OpenAI's API. A test compares this page with the code's own tables;
+`python tests/unit/test_compatibility.py` writes it anew.
+
+A provider that speaks OpenAI's dialect gets every member of the body as it came, unknown ones too. Mistral refuses what
+it does not know, so its requests are made anew:
+
+| word | meaning |
+| --- | --- |
+| passed | goes on as it came |
+| mapped | goes on by another name or in another form |
+| dropped | left out; the answer is the same without it |
+| dropped with a warning | left out, and told in `x-tollway-warnings` (`dropped=user`); refused for a strict call |
+| refused | 400 with the parameter as `param`; another provider of the model may still take it |
+
+A call is strict with the header `x-tollway-strict: true`. A parameter that is null counts as missing at Mistral. One
+that no table lists is dropped there with a warning.
+"""
+
+MESSAGES = """\
+### Messages at Mistral
+
+- `developer` is `system`. Names are dropped with a warning; a tool's is kept where it is a function's name. Other
+  members that Mistral does not know are left out.
+- Parts of type `text`, `refusal`, `image_url`, `input_audio` and `file` with its data are carried over; a `file_id` is
+  another provider's and refused, as is every other type.
+- Ids of tool calls become nine letters or digits, the same id always the same; those that are stay.
+- A system message after an answer or a tool becomes a user's, with a warning.
+- Between a tool and a user goes a short message of the assistant.
+- A trailing message of the assistant is continued (`prefix`); the answer comes without it.
+"""
+
+STREAMS = """\
+## Streams
+
+Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the last, whatever the provider's look like.
+
+- Usage comes in a last chunk with empty `choices` where `stream_options.include_usage` asks for it, and nowhere else.
+- A role is told once for each choice, in its first chunk; a reason to end is told once, after the content.
+- Tool calls carry an index, an id, a type and a name, each once.
+- What a model thought is left out; with the header `x-tollway-reasoning: true` it is shown as `reasoning_content`.
+- A failure before the first content leads to the next model, and the client does not notice. After that it is a last
+  frame with an `error` object, and no `[DONE]` follows.
+"""
+
+
+def parameter_tables() -> Iterator[str]:
+    for title, where, rules, known in ENDPOINTS:
+        yield from (f"## {title}", "", f"{where}.", "")
+        yield from ("| parameter | OpenAI's dialect | Mistral | how |", "| --- | --- | --- | --- |")
+        for name, rule in rules.items():
+            if name in known:
+                yield f"| `{name}` | {AT_OPENAI.get(name, Verb.PASS.value)} | {rule.verb.value} | {rule.how} |"
+        own = [name for name in rules if name not in known]
+        if own:
+            yield from ("", "Mistral's own, which OpenAI itself refuses:", "")
+            yield from ("| parameter | Mistral | how |", "| --- | --- | --- |")
+            yield from (f"| `{name}` | {rules[name].verb.value} | {rules[name].how} |" for name in own)
+        yield ""
+        if rules is parameters.RULES:
+            yield MESSAGES
+
+
+def quirks() -> Iterator[str]:
+    """The switches for servers that differ from OpenAI, with the texts that stand below them in the code."""
+    yield from (
+        "## Servers in OpenAI's dialect",
+        "",
+        "What such a server may differ in (`Quirks`, see [adding a provider](adding-a-provider.md)):",
+        "",
+        "| quirk | usually | meaning |",
+        "| --- | --- | --- |",
+    )
+    tree = ast.parse(Path(openai.__file__).read_text(encoding="utf-8"))
+    (body,) = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Quirks"]
+    for field, text in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and field.value is not None:
+            meaning = " ".join(ast.literal_eval(text.value).split()).replace("``", "`")
+            default = json.dumps(ast.literal_eval(field.value))
+            yield f"| `{ast.unparse(field.target)}` | {default} | {meaning} |"
+    yield ""
+
+
+def errors() -> Iterator[str]:
+    """What becomes of a failure: computed, not told."""
+    yield from (
+        "## Errors",
+        "",
+        "Every error has OpenAI's form. Mistral's are translated: a 422 becomes a 400 with the member as `param`.",
+        "Where no provider answered, `x-should-retry`, `retry-after` and `retry-after-ms` are true, and the message",
+        "names each model that was tried.",
+        "",
+        "| at the provider | what follows | where nothing is left: status | code |",
+        "| --- | --- | --- | --- |",
+    )
+    for kind in FailureKind:
+        failure = UpstreamFailure(kind, "")
+        step = decide(failure)
+        own_fault = step is Step.RETURN or kind is FailureKind.UNSUPPORTED
+        error = to_http(ClientFault(failure) if own_fault else NoAnswer((("model", failure),)))
+        code = json.loads(error.body)["error"]["code"]
+        shown = f"`{code}`" if code else "says what is wrong"
+        yield f"| {kind.value.replace('_', ' ')} | {STEPS[step]} | {error.status} | {shown} |"
+    yield ""
+
+
+def other_paths() -> Iterator[str]:
+    """What passes as it is."""
+    yield from (
+        "## Other paths",
+        "",
+        "Everything else of OpenAI's API passes as it is to a provider in OpenAI's dialect, with `/v1` and without.",
+        "Unknown paths get 404, other methods 405. Not served: the administration of an organization, and WebSockets.",
+        "",
+        "With any key:",
+        "",
+        "| path | methods | names its model in |",
+        "| --- | --- | --- |",
+    )
+    yield from path_rows(needs_own_key=False)
+    yield from (
+        "",
+        "Only for a virtual key with a provider key of its own, as most of these work on objects that the provider",
+        "stores; others get 403 `provider_key_required`:",
+        "",
+        "| path | methods | names its model in |",
+        "| --- | --- | --- |",
+    )
+    yield from path_rows(needs_own_key=True)
+
+
+def path_rows(*, needs_own_key: bool) -> Iterator[str]:
+    chosen = [
+        (rule.template, method, rule.model) for method, rule in paths.RULES if rule.needs_own_key is needs_own_key
+    ]
+    for template, group in groupby(chosen, key=lambda row: row[0]):
+        rows = list(group)
+        models = {model.value for _, _, model in rows} - {paths.ModelIn.NOWHERE.value}
+        yield f"| `{template}` | {listed(method.decode() for _, method, _ in rows)} | {listed(models)} |"
+
+
+def listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join((INTRODUCTION, *parameter_tables(), *quirks(), *errors(), STREAMS, *other_paths(), ""))
+
+
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python tests/unit/test_compatibility.py"
+
+
+@pytest.mark.parametrize(("rules", "known"), [pytest.param(*row[2:], id=row[0]) for row in ENDPOINTS])
+def test_every_parameter_of_openais_has_a_rule(rules: Mapping[str, Rule], known: frozenset[str]) -> None:
+    assert not known - rules.keys()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
