@@ -3,10 +3,9 @@
 ``python tests/unit/test_compatibility.py`` writes it anew.
 """
 
-import ast
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ from openai.types.chat import completion_create_params as chat_create_params
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import ClientFault, NoAnswer
-from tollway.providers import openai
 from tollway.providers.mistral import embeddings, fim, moderations, parameters
 from tollway.providers.mistral.parameters import Rule, Verb
+from tollway.providers.quirks import QUIRKS
 from tollway.routing.retry import Step, decide
 from tollway.wire import paths
 from tollway.wire.openai_errors import to_http
@@ -57,6 +56,12 @@ AT_OPENAI = {
     "model": "mapped: the provider's name of the model",
     "stream_options": "mapped: a stream is always asked for its usage",
 }
+CHAT_AT_OPENAI = {
+    **AT_OPENAI,
+    "messages": "passed; the bare address of a picture becomes an object",
+    "max_tokens": "passed; max_completion_tokens for models that reason",
+    "max_completion_tokens": "passed; max_tokens for servers that know only that",
+}
 """What becomes of a parameter in OpenAI's own dialect, where it is not just passed."""
 
 STEPS = {
@@ -71,8 +76,8 @@ INTRODUCTION = """\
 What becomes of every parameter, error and path of OpenAI's API. A test compares this page with the code's own tables;
 `python tests/unit/test_compatibility.py` writes it anew.
 
-A provider that speaks OpenAI's dialect gets every member of the body as it came, unknown ones too. Mistral refuses what
-it does not know, so its requests are made anew:
+A provider that speaks OpenAI's dialect gets every member of the body as it came, unknown ones too, but for what the
+tables say. Mistral refuses what it does not know, so its requests are made anew:
 
 | word | meaning |
 | --- | --- |
@@ -93,6 +98,8 @@ MESSAGES = """\
   members that Mistral does not know are left out.
 - Parts of type `text`, `refusal`, `image_url`, `input_audio` and `file` with its data are carried over; a `file_id` is
   another provider's and refused, as is every other type.
+- Every call of a tool needs its result right behind it, and every result its call; else the request is refused.
+- Calls and results in the form from before there were tools (`function_call`, role `function`) become those of tools.
 - Ids of tool calls become nine letters or digits, the same id always the same; those that are stay.
 - A system message after an answer or a tool becomes a user's, with a warning.
 - Between a tool and a user goes a short message of the assistant.
@@ -115,11 +122,12 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
 
 def parameter_tables() -> Iterator[str]:
     for title, where, rules, known in ENDPOINTS:
+        at_openai = CHAT_AT_OPENAI if rules is parameters.RULES else AT_OPENAI
         yield from (f"## {title}", "", f"{where}.", "")
         yield from ("| parameter | OpenAI's dialect | Mistral | how |", "| --- | --- | --- | --- |")
         for name, rule in rules.items():
             if name in known:
-                yield f"| `{name}` | {AT_OPENAI.get(name, Verb.PASS.value)} | {rule.verb.value} | {rule.how} |"
+                yield f"| `{name}` | {at_openai.get(name, Verb.PASS.value)} | {rule.verb.value} | {rule.how} |"
         own = [name for name in rules if name not in known]
         if own:
             yield from ("", "Mistral's own, which OpenAI itself refuses:", "")
@@ -131,22 +139,16 @@ def parameter_tables() -> Iterator[str]:
 
 
 def quirks() -> Iterator[str]:
-    """The switches for servers that differ from OpenAI, with the texts that stand below them in the code."""
+    """In what servers differ from OpenAI and from Mistral themselves."""
     yield from (
-        "## Servers in OpenAI's dialect",
+        "## Quirks",
         "",
-        "What such a server may differ in (`Quirks`, see [adding a provider](adding-a-provider.md)):",
+        "What the row of a provider may say of its server ([adding a provider](adding-a-provider.md)):",
         "",
-        "| quirk | usually | meaning |",
-        "| --- | --- | --- |",
+        "| quirk | meaning |",
+        "| --- | --- |",
     )
-    tree = ast.parse(Path(openai.__file__).read_text(encoding="utf-8"))
-    (body,) = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Quirks"]
-    for field, text in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and field.value is not None:
-            meaning = " ".join(ast.literal_eval(text.value).split()).replace("``", "`")
-            default = json.dumps(ast.literal_eval(field.value))
-            yield f"| `{ast.unparse(field.target)}` | {default} | {meaning} |"
+    yield from (f"| `{name}` | {quirk.meaning} |" for name, quirk in QUIRKS.items())
     yield ""
 
 
