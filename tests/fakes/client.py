@@ -276,6 +276,15 @@ class Client:
             yield Stream(wire, await wire.head())
 
 
+def form(*parts: tuple[str, str, bytes], boundary: str = "edge") -> tuple[bytes, dict[str, str]]:
+    """A body of ``multipart/form-data`` from names, file names and contents, and its header."""
+    body = b""
+    for name, file, content in parts:
+        names = f'form-data; name="{name}"' + (f'; filename="{file}"' if file else "")
+        body += f"--{boundary}\r\nContent-Disposition: {names}\r\n\r\n".encode() + content + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), {"content-type": f"multipart/form-data; boundary={boundary}"}
+
+
 def request_bytes(
     method: str, path: str, body: Any = b"", key: str | None = None, headers: Mapping[str, str] | None = None
 ) -> bytes:

@@ -354,6 +354,14 @@ class Tenant:
         await self.gateway.configuration_is_live()
         return name
 
+    async def add_provider(self, url: str, *, wants_key: bool = True) -> str:
+        """A provider of OpenAI's dialect by one row, in force on return."""
+        name = f"third-{secrets.token_hex(6)}"
+        sql = "INSERT INTO tollway.providers (name, dialect, api_base, quirks) VALUES ($1, 'openai', $2, $3)"
+        await self.gateway.sql(sql, name, url, [] if wants_key else ["no_credential"])
+        await self.gateway.configuration_is_live()
+        return name
+
     async def cost_becomes(self, dollars: str | Decimal, within_s: float = PATIENCE_S) -> None:
         """Wait until ``"totalCost"`` shows exactly this."""
         query = 'SELECT "totalCost" FROM "Users" WHERE id = $1'

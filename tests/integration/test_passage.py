@@ -3,19 +3,11 @@
 import json
 from decimal import Decimal
 
+from fakes.client import form
 from fakes.gateway import Tenant
 from fakes.upstream import error, reply
 
 PICTURE = {"created": 1, "data": [{"b64_json": "aGk="}], "usage": {"input_tokens": 7, "output_tokens": 50}}
-
-
-def form(*parts: tuple[str, str, bytes], boundary: str = "edge") -> tuple[bytes, dict[str, str]]:
-    """A body of ``multipart/form-data`` from names, file names and contents, and its header."""
-    body = b""
-    for name, file, content in parts:
-        names = f'form-data; name="{name}"' + (f'; filename="{file}"' if file else "")
-        body += f"--{boundary}\r\nContent-Disposition: {names}\r\n\r\n".encode() + content + b"\r\n"
-    return body + f"--{boundary}--\r\n".encode(), {"content-type": f"multipart/form-data; boundary={boundary}"}
 
 
 async def test_a_call_in_json_goes_on_as_it_came(tenant: Tenant) -> None:

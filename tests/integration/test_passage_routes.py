@@ -1,187 +1,146 @@
-"""One admission for everything: every path that is served asks for a key, counts and is entered in the ledger.
+"""One admission for all: every route of the gateway is walked, and none lets a call through that it must not."""
 
-The walk is over the tables themselves, so a new path is judged here without anybody thinking of it. What needs no key
-stands in EXEMPT, and nowhere else.
-"""
-
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from fakes.client import Reply
-from fakes.gateway import Tenant
-from fakes.upstream import Part, Received, embeddings_reply, openai_reply, reply
+from fakes.gateway import Gateway, Tenant
+from fakes.upstream import Answer, Part, Received, openai_reply, reply
 from tollway.dataplane.routes import ROUTES
 from tollway.wire.paths import RULES, ModelIn
 
 EXEMPT = {
-    "/health/liveness",
-    "/health/readiness",
-    "/livez",
-    "/readyz",
-    "/metrics",  # these three have an admission of their own (test_control_plane.py)
-    "/api/generate-virtual-key",
-    "/api/save-keys",
+    *("/health/liveness", "/health/readiness", "/livez", "/readyz"),
+    *("/metrics", "/api/generate-virtual-key", "/api/save-keys"),
 }
-
-_PARAMETER = re.compile(r"\{\w+\}")
-_BOUNDARY = "edge"
+"""Who asks here is no customer: probes and administrators."""
 
 
-class Served(NamedTuple):
-    """One method of one path."""
-
+class Route(NamedTuple):
     method: str
     path: str
+    """With ``{}`` for a model's name where the path has one."""
     operation: str
-    """As the ledger names it; empty for what the gateway itself answers."""
-    names_model: bool
-    form: bool = False
-    own_key: bool = False
-
-    def body(self, model: str | None) -> tuple[object, dict[str, str]]:
-        """A body that is good for this path, and its header."""
-        if self.method != "POST":
-            return b"", {}
-        if self.form:
-            named = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n' if model else ""
-            form = named + f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="n"\r\n\r\n1\r\n--{_BOUNDARY}--\r\n'
-            return form.encode(), {"content-type": f"multipart/form-data; boundary={_BOUNDARY}"}
-        body = {"messages": [{"role": "user", "content": "1"}], "input": "1", "prompt": "1"}
-        return body | ({"model": model} if model and self.names_model else {}), {}
+    names_model: bool = False
+    runs_unnamed: bool = False
+    needs_own_key: bool = False
+    asks_provider: bool = True
 
 
-def served() -> Iterator[Served]:
-    for name, methods in ROUTES.items():
-        path = name.decode()
-        if path in EXEMPT:
-            continue
-        for method in methods:
-            operation = path.removeprefix("/v1").removeprefix("/") if method == b"POST" else ""
-            yield Served(method.decode(), path, operation, method == b"POST")
+def _own_routes() -> Iterator[Route]:
+    for path, methods in ROUTES.items():
+        operation = path.decode().removeprefix("/v1").removeprefix("/")
+        if path.decode() not in EXEMPT:
+            for method in methods:
+                names = operation != "models"
+                yield Route(method.decode(), path.decode(), operation, names_model=names, asks_provider=names)
+    for prefix in ("/v1", ""):
+        yield Route("GET", prefix + "/models/{}", "models", names_model=True, asks_provider=False)
+
+
+def _relayed_routes() -> Iterator[Route]:
     for method, rule in RULES:
-        for prefix in ("/v1", ""):
-            yield Served(
-                method.decode(),
-                prefix + _PARAMETER.sub("some-id", rule.template),
-                rule.template.removeprefix("/"),
-                rule.model in (ModelIn.JSON, ModelIn.FORM),
-                rule.model is ModelIn.FORM,
-                rule.needs_own_key,
-            )
+        path = "/v1" + rule.template.replace("{", "a_").replace("}", "")
+        elsewhere = rule.model is ModelIn.ELSEWHERE
+        operation = rule.template.removeprefix("/")
+        yield Route(method.decode(), path, operation, rule.names_model, elsewhere, rule.needs_own_key)
 
 
-ALL = list(served())
-NAMING = [one for one in ALL if one.names_model]
+WALK = (*_own_routes(), *_relayed_routes())
 
 
-async def call(tenant: Tenant, one: Served, model: str | None, key: str | None) -> Reply:
-    body, headers = one.body(model)
-    return await tenant.client.call(one.method, one.path, body, key, headers)
+def body_of(route: Route, model: str | None) -> Any:
+    """One body that is good for every path."""
+    if route.method != "POST":
+        return b""
+    body = {"messages": [{"role": "user", "content": "Hi"}], "input": "Hi", "prompt": "Hi"}
+    return body if model is None else {**body, "model": model}
 
 
-async def others_than(
-    expected: tuple[int, str | None, str | None], tenant: Tenant, calls: Iterable[Served], model: str | None = None
-) -> dict[str, tuple[int, str | None, str | None]]:
-    """Which of these were refused in another way than by this status, code and ``param``, and how."""
-    found = {}
-    for one in calls:
-        answer = await call(tenant, one, model, tenant.key)
-        told = (answer.status, answer.error["code"], answer.error["param"])
-        assert answer.header("x-request-id")
-        if told != expected:
-            found[f"{one.method} {one.path}"] = told
-    return found
+async def walk(gateway: Gateway, key: str | None, routes: list[Route], model: str | None) -> list[tuple[Route, Reply]]:
+    """What each route answers, in order."""
+    calls = [(route, route.path.format(model or "none"), body_of(route, model)) for route in routes]
+    return [(route, await gateway.client.call(route.method, path, body, key)) for route, path, body in calls]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_gets_through(request: pytest.FixtureRequest, tenant: Tenant) -> Iterator[None]:
-    """Of a call that is refused no provider hears, but for the one test of calls that are not."""
-    strangers = len(tenant.gateway.openai.strangers) + len(tenant.gateway.mistral.strangers)
-    yield
-    if "admitted" not in request.node.name:
-        assert not tenant.openai.requests and not tenant.mistral.requests
-    assert len(tenant.gateway.openai.strangers) + len(tenant.gateway.mistral.strangers) == strangers
+def wrong(answers: list[tuple[Route, Reply]], *refusal: object) -> list[object]:
+    """The routes that did not refuse so."""
+    return [
+        (route.method, route.path, reply.status, reply.body) for route, reply in answers if reply.refusal != refusal
+    ]
 
 
-def test_the_walk_is_long() -> None:
-    assert {path.decode() for path in ROUTES} >= EXEMPT
-    assert len(ALL) > 400 and len(NAMING) > 40
+def test_the_walk_is_long_and_leaves_out_only_what_is_exempt() -> None:
+    assert len(WALK) > 200
+    assert {path.decode() for path in ROUTES} - {route.path for route in WALK} == EXEMPT
 
 
 @pytest.mark.parametrize("key", [None, "sk-unknown"])
-async def test_nothing_is_served_without_a_key(tenant: Tenant, key: str | None) -> None:
-    open_to_all = {}
-    for one in ALL:
-        answer = await call(tenant, one, tenant.model, key)
-        if answer.refusal != (401, "invalid_api_key"):
-            open_to_all[f"{one.method} {one.path}"] = answer.refusal
-    assert not open_to_all
+async def test_without_a_key_nothing_is_served(tenant: Tenant, key: str | None) -> None:
+    answers = await walk(tenant.gateway, key, list(WALK), tenant.model)
+    assert not wrong(answers, 401, "invalid_api_key")
+    assert not tenant.openai.requests
 
 
-async def test_a_key_that_may_send_no_request_may_send_none_anywhere(tenant: Tenant) -> None:
+async def test_a_key_that_may_do_nothing_does_nothing(tenant: Tenant) -> None:
     await tenant.limit(requests=0)
-    for one in ALL:
-        answer = await call(tenant, one, tenant.model, tenant.key)
-        assert answer.refusal == (429, "rate_limit_exceeded"), one
-        assert (answer.header("x-should-retry"), answer.header("retry-after")) == ("false", None), one
+    answers = await walk(tenant.gateway, tenant.key, list(WALK), tenant.model)
+    assert not wrong(answers, 429, "rate_limit_exceeded")
+    assert {reply.header("x-should-retry") for _, reply in answers} == {"false"}
+    assert {reply.header("retry-after") for _, reply in answers} == {None}
+    assert not tenant.openai.requests
 
 
-async def test_a_model_that_is_not_on_the_list_is_refused_wherever_it_is_named(tenant: Tenant) -> None:
-    await allow_only(tenant, tenant.model)
-    assert not await others_than((403, "model_not_allowed", "model"), tenant, NAMING, tenant.pair)
-    answer = await tenant.client.get(f"/v1/models/{tenant.pair}", tenant.key)
-    assert answer.refusal == (403, "model_not_allowed")
-
-
-async def test_a_key_with_a_list_has_to_name_a_model_wherever_one_runs(tenant: Tenant) -> None:
-    await allow_only(tenant, tenant.model)
-    assert not await others_than((400, "missing_required_parameter", "model"), tenant, NAMING)
-
-
-async def test_what_is_stored_at_a_provider_is_only_for_a_provider_key_of_ones_own(tenant: Tenant) -> None:
-    await tenant.gateway.save_keys(tenant.key, openaiKey="")
-    await tenant.gateway.configuration_is_live()
-    stored = [one for one in ALL if one.own_key]
-    assert not await others_than((403, "provider_key_required", None), tenant, stored, tenant.model)
-
-
-async def allow_only(tenant: Tenant, *models: str) -> None:
+async def test_an_allow_list_holds_on_every_path(tenant: Tenant) -> None:
+    other = await tenant.add_model()
     sql = "UPDATE tollway.virtual_keys SET allowed_models = $2 WHERE id = $1"
-    await tenant.gateway.sql(sql, tenant.key_id, list(models))
+    await tenant.gateway.sql(sql, tenant.key_id, [other])
     await tenant.gateway.configuration_is_live()
+    naming = [route for route in WALK if route.names_model]
+    assert not wrong(await walk(tenant.gateway, tenant.key, naming, tenant.model), 403, "model_not_allowed")
+    in_bodies = [route for route in naming if "{}" not in route.path]
+    answers = await walk(tenant.gateway, tenant.key, in_bodies, None)
+    assert not wrong(answers, 400, "missing_required_parameter")
+    assert {reply.error["param"] for _, reply in answers} == {"model"}
+    unnamed = [route for route in WALK if route.runs_unnamed]
+    assert len(unnamed) > 10
+    assert not wrong(await walk(tenant.gateway, tenant.key, unnamed, other), 403, "model_not_allowed")
+    assert not tenant.openai.requests
 
 
-def answer_to_any(request: Received) -> Iterable[Part]:
-    """What the adapters can read, and for all that passes as it is an object."""
-    completion = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": []}
-    choice = {"index": 0, "text": "2", "logprobs": None, "finish_reason": "stop"}
-    adapted = {
-        "/v1/chat/completions": openai_reply(),
-        "/v1/embeddings": embeddings_reply(),
-        "/v1/completions": reply(200, {**completion, "choices": [choice]}),
-        "/v1/moderations": reply(200, {"id": "modr-1", "model": "m", "results": [{"flagged": False}]}),
-    }
-    answer = adapted.get(request.path) if request.method == "POST" else None
-    return (answer or reply(200, {"object": "thing"}))(request)
+async def test_stored_objects_need_a_provider_key_of_ones_own(tenant: Tenant) -> None:
+    await tenant.gateway.save_keys(tenant.key, openaiKey="", mistralKey="")
+    routes = [route for route in WALK if route.needs_own_key]
+    for model in (tenant.model, None):
+        assert not wrong(await walk(tenant.gateway, tenant.key, routes, model), 403, "provider_key_required")
 
 
-async def test_what_is_admitted_is_counted_once_and_entered_once(tenant: Tenant) -> None:
-    tenant.openai.answers(answer_to_any)
-    await tenant.limit(requests=100_000, tokens=None)
-    ids = set()
-    for number, one in enumerate(ALL, 1):
-        answer = await call(tenant, one, tenant.model, tenant.key)
-        assert answer.status == 200, (one, answer)
-        assert answer.header("x-ratelimit-remaining-requests") == str(100_000 - number), one
-        ids.add(answer.header("x-request-id"))
-    assert len(ids - {None}) == len(ALL)
-    entered = [one for one in ALL if one.operation]
-    rows = await tenant.ledger(len(entered))
-    assert Counter(row["operation"] for row in rows) == Counter(one.operation for one in entered)
-    assert {(row["outcome"], row["attempt"]) for row in rows} == {("ok", 1)}
-    assert {row["call_id"] for row in rows} < ids
-    assert len(tenant.openai.requests) == len(entered)
+def any_answer() -> Answer:
+    """An answer that is good for every path."""
+
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
+    choice = {"index": 0, "text": "Hi", "logprobs": None, "finish_reason": "stop"}
+    common = reply(200, {"object": "list", "data": [vector], "choices": [choice], "results": [], "usage": usage})
+
+    def answer(request: Received) -> Iterable[Part]:
+        chat = request.method == "POST" and request.path == "/v1/chat/completions"
+        return (openai_reply() if chat else common)(request)
+
+    return answer
+
+
+async def test_every_call_is_counted_once_and_entered_once(tenant: Tenant) -> None:
+    tenant.openai.answers(any_answer())
+    await tenant.limit(requests=10_000, tokens=None)
+    answers = await walk(tenant.gateway, tenant.key, list(WALK), tenant.model)
+    assert [(route, reply.status, reply.body) for route, reply in answers if reply.status != 200] == []
+    left = [reply.header("x-ratelimit-remaining-requests") for _, reply in answers]
+    assert left == [str(10_000 - number) for number in range(1, len(WALK) + 1)]
+    assert len({reply.header("x-request-id") for _, reply in answers}) == len(WALK)
+    asking = [route for route in WALK if route.asks_provider]
+    entries = await tenant.ledger(len(asking))
+    assert sorted(entry["operation"] for entry in entries) == sorted(route.operation for route in asking)
+    assert {entry["outcome"] for entry in entries} == {"ok"}
