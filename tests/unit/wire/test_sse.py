@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.wire.sse import MAX_LINES, Event, SseDecoder
+from tollway.wire.sse import EVENT_ENDS, MAX_EVENT_BYTES, MAX_LINES, Event, SseDecoder, WholeEvents
 
 
 def decode(pieces: list[bytes], max_event: int = 1000) -> tuple[list[Event], bool]:
@@ -95,3 +95,31 @@ def test_the_events_do_not_depend_on_where_the_bytes_are_cut(words: list[bytes],
 @given(st.lists(st.binary()))
 def test_junk_raises_nothing(pieces: list[bytes]) -> None:
     decode(pieces)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+def test_only_whole_events_pass(end: bytes) -> None:
+    whole = WholeEvents()
+    assert whole.feed(b"data: a" + end) == b"data: a" + end
+    assert whole.feed(b"data: b") == b""
+    assert whole.feed(end[:-1]) == b""
+    assert whole.feed(end[-1:] + b"data: c" + end + b"data: d") == b"data: b" + end + b"data: c" + end
+    assert (whole.rest(), whole.rest()) == (b"data: d", b"")
+
+
+def test_an_event_that_is_too_long_is_not_held() -> None:
+    whole = WholeEvents()
+    piece = b"x" * (MAX_EVENT_BYTES // 2)
+    assert [len(whole.feed(piece)) for _ in range(4)] == [0, 0, 3 * len(piece), 0]
+
+
+@given(st.lists(st.sampled_from(WORDS)), st.data())
+def test_events_pass_without_a_change_wherever_they_are_cut(words: list[bytes], draw: st.DataObject) -> None:
+    stream = b"".join(words)
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(stream)))))
+    whole = WholeEvents()
+    passed = [whole.feed(stream[a:b]) for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert all(piece.endswith(EVENT_ENDS) for piece in passed if piece)
+    rest = whole.rest()
+    assert b"".join(passed) + rest == stream
+    assert not any(end in rest for end in EVENT_ENDS)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollway.wire.sse import MAX_EVENT_BYTES
 from tollway.wire.top_members import MAX_MEMBER_BYTES
 from tollway.wire.usage_watch import UsageWatch, watch
 
@@ -90,6 +91,42 @@ def test_an_error_ends_a_stream() -> None:
     assert see(EVENTS, b"event: error\ndata: overloaded\n\n") == (None, "overloaded", True)
 
 
+@pytest.mark.parametrize("cut", [0, 5, 20])
+def test_a_stream_has_begun_with_its_first_event_that_is_no_error(cut: int) -> None:
+    for first, begun in ((event({"type": "error", **ERROR}), False), (event({"type": "response.created"}), True)):
+        watching = watch(EVENTS)
+        for piece in (b": comment\n\n", first[:cut], first[cut:-1]):
+            watching.feed(piece)
+            assert not watching.begun
+        watching.feed(first[-1:])
+        assert watching.begun is begun
+        assert (watching.error is None) is begun
+
+
+def test_a_stream_whose_first_event_is_too_long_to_see_has_begun() -> None:
+    watching = watch(EVENTS)
+    watching.feed(b"data: " + b"x" * (MAX_EVENT_BYTES + 2))
+    assert watching.begun
+
+
+@pytest.mark.parametrize("content_type", [JSON, b"audio/mpeg"])
+def test_what_is_no_stream_of_events_has_begun_with_its_first_byte(content_type: bytes) -> None:
+    watching = watch(content_type)
+    assert not watching.begun
+    watching.feed(b" ")
+    assert watching.begun
+
+
+def test_the_text_that_events_bring_is_counted_and_sound_is_not() -> None:
+    watching = watch(EVENTS)
+    for kind in ("response.output_text.delta", "response.function_call_arguments.delta", "response.refusal.delta"):
+        watching.feed(event({"type": kind, "delta": "four"}))
+    watching.feed(event({"delta": "four"}, "response.custom_tool_call_input.delta"))
+    watching.feed(event({"type": "response.output_audio.delta", "delta": "AAAA"}))
+    watching.feed(event({"type": "thread.message.delta", "delta": {"content": []}}))
+    assert watching.text_bytes == 16
+
+
 def test_an_event_without_its_blank_line_counts_at_the_end() -> None:
     watching = watch(EVENTS)
     watching.feed(event({"type": "response.completed", "response": {"usage": USAGE}})[:-1])
@@ -129,5 +166,5 @@ def test_any_bytes_look_the_same_in_any_cut(pieces: list[bytes], content_type: b
         for part in cut:
             watching.feed(part)
         watching.close()
-        raw.append((watching.usage, watching.error, watching.terminal))
+        raw.append((watching.usage, watching.error, watching.terminal, watching.begun, watching.text_bytes))
     assert raw[0] == raw[1]

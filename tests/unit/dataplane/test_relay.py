@@ -1,0 +1,71 @@
+"""Keeping a silent stream alive."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tollway.dataplane.passage import PassageRelay
+from tollway.dataplane.relay import Relay
+from tollway.providers.passage import PassageStream
+
+COMMENT = b": keep-alive\n\n"
+
+
+class Client:
+    """The client's end of a stream."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.paused = False
+        self.write = self.sent.append
+
+
+def relay(kind: type[Relay] = PassageRelay, content_type: bytes = b"text/event-stream") -> tuple[Relay, Client]:
+    """A relay whose stream has just begun, at time 0."""
+    client = Client()
+    target = SimpleNamespace(model="m", provider=SimpleNamespace(name="p"))
+    request = SimpleNamespace(start=lambda status, head: client)
+    attempt = SimpleNamespace(call=SimpleNamespace(request=request), upstream=SimpleNamespace(target=target), started=0)
+    response = SimpleNamespace(status=200, pause=None, resume=None)
+    world: Any = SimpleNamespace(now=lambda: 0.0, metrics=SimpleNamespace(first_byte=lambda *_: None))
+    made = kind(world, attempt, PassageStream(content_type), response, b"")  # type: ignore[arg-type]
+    return made, client
+
+
+def test_a_client_that_is_told_nothing_gets_a_comment_now_and_then() -> None:
+    made, client = relay()
+    made._send(b"data: 1\n\n")
+    client.sent.clear()
+    for second in range(1, 8):
+        made.keep_alive(second, after_s=3)
+    assert client.sent == [COMMENT] * 2, "at 4 and at 7: first it was noted at 1 that something had gone out"
+
+
+def test_what_goes_out_ends_the_silence() -> None:
+    made, client = relay()
+    for second in range(1, 8):
+        made._send(b"data: %d\n\n" % second)
+        made.keep_alive(second, after_s=1)
+    assert COMMENT not in client.sent
+
+
+@pytest.mark.parametrize("last", [b"data: 1", b"data: 1\n", b"data: 1\r\n"])
+def test_an_event_is_not_interrupted(last: bytes) -> None:
+    made, client = relay()
+    made._send(last)
+    for second in range(1, 8):
+        made.keep_alive(second, after_s=1)
+    assert client.sent == [last]
+
+
+def test_nothing_is_added_where_there_is_no_event_or_no_room() -> None:
+    for change in ("nothing has gone out", "the client is slow", "it is a file"):
+        made, client = relay(content_type=b"text/plain" if change == "it is a file" else b"text/event-stream")
+        if change != "nothing has gone out":
+            made._send(b"data: 1\n\n")
+        client.sent.clear()
+        client.paused = change == "the client is slow"
+        for second in range(1, 8):
+            made.keep_alive(second, after_s=1)
+        assert client.sent == [], change

@@ -1,0 +1,95 @@
+"""Answers that pass as they are: what a refusal among them means, and what is known of a stream before it goes on."""
+
+import json
+
+import pytest
+
+from tollway.domain.failures import FailureKind
+from tollway.domain.usage import Usage
+from tollway.providers.passage import PassageStream, judge
+
+EVENTS = b"text/event-stream"
+COMPLETED = b'data: {"type":"response.completed","response":{"usage":{"input_tokens":3,"output_tokens":4}}}\n\n'
+CREATED = b'data: {"type":"response.created"}\n\n'
+ERROR = b'data: {"type":"error","code":"rate_limit_exceeded","message":"slow down"}\n\n'
+
+
+def body(**error: object) -> bytes:
+    return json.dumps({"error": {"message": "no", **error}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "own_key", "names_object", "kind"),
+    [
+        (400, False, False, FailureKind.REQUEST),
+        (405, False, False, FailureKind.REQUEST),
+        (410, False, False, FailureKind.REQUEST),
+        (413, False, False, FailureKind.REQUEST),
+        (422, False, False, FailureKind.REQUEST),
+        (401, True, True, FailureKind.CREDENTIAL),
+        (402, True, True, FailureKind.CREDENTIAL),
+        (403, False, True, FailureKind.CREDENTIAL),
+        (403, True, False, FailureKind.REQUEST),
+        (404, True, False, FailureKind.MODEL),
+        (404, True, True, FailureKind.REQUEST),
+        (409, True, False, FailureKind.SERVER),
+        (409, True, True, FailureKind.REQUEST),
+        (408, True, True, FailureKind.TIMEOUT),
+        (429, True, True, FailureKind.BUSY),
+        (500, True, True, FailureKind.SERVER),
+    ],
+)
+def test_whose_fault_a_refusal_is(status: int, own_key: bool, names_object: bool, kind: FailureKind) -> None:
+    failure = judge(status, {}, body(), own_key=own_key, names_object=names_object)
+    assert (failure.kind, failure.status) == (kind, status)
+
+
+def test_the_clients_own_mistake_is_told_in_the_providers_words() -> None:
+    said = body(message="No such file, sk-abc123", code="missing", param="id")
+    failure = judge(404, {}, said, own_key=True, names_object=True)
+    assert (failure.message, failure.code, failure.param) == ("No such file, ***", "missing", "id")
+    failure = judge(404, {}, b"", own_key=True, names_object=True)
+    assert (failure.message, failure.code, failure.param) == ("The provider refused the request.", None, None)
+
+
+def test_words_that_say_more_than_the_status_count_first() -> None:
+    assert judge(400, {}, body(code="insufficient_quota"), own_key=True, names_object=True).kind is FailureKind.QUOTA
+    too_long = judge(400, {}, body(code="context_length_exceeded"), own_key=True, names_object=True)
+    assert (too_long.kind, too_long.code) == (FailureKind.CONTEXT, "context_length_exceeded")
+
+
+def test_what_a_stream_cost_is_known_when_its_last_event_passes() -> None:
+    stream = PassageStream(EVENTS)
+    assert stream.feed(CREATED + COMPLETED[:-1]) == CREATED
+    assert (stream.started, stream.settled, stream.done) == (True, False, False)
+    assert stream.feed(COMPLETED[-1:] + b": x") == COMPLETED
+    assert (stream.settled, stream.done, stream.usage) == (True, True, Usage(3, 4))
+    assert (stream.close(), stream.failure) == (b": x", None)
+
+
+def test_an_error_that_comes_first_leaves_the_way_to_another_provider_open() -> None:
+    stream = PassageStream(EVENTS)
+    stream.feed(ERROR)
+    assert stream.failure is not None
+    assert (stream.started, stream.failure.kind) == (False, FailureKind.BUSY)
+
+
+def test_an_error_that_comes_later_passes_and_is_remembered() -> None:
+    stream = PassageStream(EVENTS)
+    assert stream.feed(CREATED) + stream.feed(ERROR) == CREATED + ERROR
+    assert stream.failure is not None
+    assert (stream.started, stream.settled, stream.done) == (True, True, False)
+
+
+def test_an_object_that_holds_an_error_is_an_answer() -> None:
+    """A response that failed is fetched like any other."""
+    stream = PassageStream(b"application/json")
+    answer = b'{"status":"failed","error":{"code":"server_error"},"usage":null}'
+    assert stream.feed(answer) + stream.close() == answer
+    assert (stream.failure, stream.finished, stream.usage) == (None, True, None)
+
+
+def test_what_is_fetched_again_was_used_before() -> None:
+    stream = PassageStream(b"application/json", metered=False)
+    stream.feed(b'{"usage":{"input_tokens":3,"output_tokens":4}}')
+    assert (stream.settled, stream.usage) == (True, None)
