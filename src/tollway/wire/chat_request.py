@@ -46,7 +46,9 @@ class _StreamOptions(msgspec.Struct, gc=False):
 
 class _FunctionDefinition(msgspec.Struct, gc=False):
     name: str
+    description: str | None = None
     parameters: Object | None = None
+    strict: bool | None = None
 
 
 class _ToolDefinition(msgspec.Struct, gc=False):

@@ -14,7 +14,7 @@ import msgspec
 
 from tollway.domain.refusals import BadRequest
 from tollway.providers.mistral.draft import Draft, unsupported, unsupported_value
-from tollway.providers.mistral.tools import FUNCTION_NAME, CallIds
+from tollway.providers.mistral.tools import FUNCTION_NAME, CallIds, bad_name
 from tollway.wire.chat_messages import (
     Assistant,
     CalledFunction,
@@ -105,6 +105,8 @@ def put_messages(draft: Draft, given: Sequence[Message]) -> BadRequest | None:
     messages = history.messages
     if not messages:
         return BadRequest("Invalid 'messages': every message is empty.", "messages", "invalid_value")
+    if all(message.role == "assistant" for message in messages):
+        return BadRequest("Invalid 'messages': nobody but the assistant speaks.", "messages", "invalid_value")
     last = messages[-1]
     last.prefix = last.role == "assistant" and last.tool_calls is UNSET
     draft.body["messages"] = messages
@@ -204,6 +206,10 @@ class _History:
             where = f"{path}.tool_calls[{index}]"
             if call.function is UNSET:
                 return unsupported_value(f"{where}.type", call.type)
+            if not FUNCTION_NAME.fullmatch(call.function.name):
+                return bad_name(f"{where}.function.name")
+            if call.id in self._awaited:
+                return BadRequest(f"Invalid '{where}.id': it stands there twice.", f"{where}.id", "invalid_value")
             arguments = call.function.arguments or "{}"
             called.append(_OutCall(self._ids[call.id], CalledFunction(call.function.name, arguments)))
             self._awaited[call.id] = where

@@ -63,10 +63,10 @@ def put_tools(draft: Draft, call: ChatCall) -> BadRequest | None:
     """Put tools, choice and parallelism into the draft; the last two mean nothing without the first."""
     top = call.top
     if call.legacy_functions:
-        param, choice = "functions", _modern(top.get("function_call", _NULL))
+        param, choice_param, choice = "functions", "function_call", _modern(top.get("function_call", _NULL))
         tools = [_Tool("function", function) for function in _as_functions(top["functions"])]
     else:
-        param, choice = "tools", top.get("tool_choice", _NULL)
+        param, choice_param, choice = "tools", "tool_choice", top.get("tool_choice", _NULL)
         given = top.get("tools", _NULL)
         tools = [] if is_null(given) else _as_tools(given)
     if not tools:
@@ -77,20 +77,25 @@ def put_tools(draft: Draft, call: ChatCall) -> BadRequest | None:
             return unsupported_value(f"{param}[{index}].type", tool.type)
         if not FUNCTION_NAME.fullmatch(function.name):
             where = f"{param}[{index}].name" if call.legacy_functions else f"{param}[{index}].function.name"
-            return BadRequest(f"Invalid '{where}': at most 64 letters, digits, '_' and '-'.", where, "invalid_value")
+            return bad_name(where)
         if function.parameters is UNSET or is_null(function.parameters):
             function.parameters = _NO_PARAMETERS
     draft.body["tools"] = tools
     if not is_null(choice):
         try:
-            if refusal := _put_choice(choice, tools, draft):
+            if refusal := _put_choice(choice, tools, draft, choice_param):
                 return refusal
         except UNREADABLE:
-            return BadRequest("Invalid 'tool_choice'.", "tool_choice", "invalid_value")
+            return BadRequest(f"Invalid '{choice_param}'.", choice_param, "invalid_value")
     parallel = top.get("parallel_tool_calls")
     if parallel is not None and not is_null(parallel):
         draft.body["parallel_tool_calls"] = parallel
     return None
+
+
+def bad_name(where: str) -> BadRequest:
+    """A function's name that Mistral would not take."""
+    return BadRequest(f"Invalid '{where}': at most 64 letters, digits, '_' and '-'.", where, "invalid_value")
 
 
 def _modern(choice: Raw) -> Raw:
@@ -100,24 +105,35 @@ def _modern(choice: Raw) -> Raw:
     return Raw(encode({"type": "function", "function": choice}))
 
 
-def _put_choice(raw: Raw, tools: list[_Tool], draft: Draft) -> BadRequest | None:
+def _put_choice(raw: Raw, tools: list[_Tool], draft: Draft, param: str) -> BadRequest | None:
     if is_text(raw):
         word = _as_text(raw)
         if word not in CHOICES:
-            return unsupported_value("tool_choice", word)
+            return unsupported_value(param, word)
         draft.body["tool_choice"] = CHOICES[word]
         return None
     choice = _as_choice(raw)
     if choice.type == "function" and choice.function is not None:
+        if not _named(tools, {choice.function.name}):
+            return _not_there(param)
         draft.body["tool_choice"] = {"type": "function", "function": choice.function}
         return None
     allowed = choice.allowed_tools
     if choice.type != "allowed_tools" or allowed is None or allowed.mode not in CHOICES:
-        return unsupported_value("tool_choice.type", choice.type)
-    names = {tool.function.name for tool in allowed.tools if tool.function is not None}
-    draft.body["tools"] = [tool for tool in tools if tool.function is not None and tool.function.name in names]
-    draft.body["tool_choice"] = CHOICES[allowed.mode]
+        return unsupported_value(f"{param}.type", choice.type)
+    fewer = _named(tools, {tool.function.name for tool in allowed.tools if tool.function is not None})
+    if not fewer:
+        return _not_there(param)
+    draft.body["tools"], draft.body["tool_choice"] = fewer, CHOICES[allowed.mode]
     return None
+
+
+def _named(tools: list[_Tool], names: set[str]) -> list[_Tool]:
+    return [tool for tool in tools if tool.function is not None and tool.function.name in names]
+
+
+def _not_there(param: str) -> BadRequest:
+    return BadRequest(f"Invalid '{param}': it names no function that is there.", param, "invalid_value")
 
 
 class CallIds:
