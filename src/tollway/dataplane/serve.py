@@ -98,13 +98,8 @@ def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refus
     hold = world.allowances.admit(grant.id, grant.requests_per_minute, grant.tokens_per_minute, tokens, call.started)
     if isinstance(hold, TooFast | TooLarge):
         return hold
-    call.operation, call.asked, call.targets, call.hold, call.prompt_tokens = (
-        operation,
-        asked,
-        targets,
-        hold,
-        prompt_tokens,
-    )
+    call.operation, call.asked, call.targets = operation, asked, targets
+    call.hold, call.prompt_tokens = hold, prompt_tokens
     return None
 
 
