@@ -171,6 +171,15 @@ async def test_an_error_in_mid_stream_passes_and_is_the_outcome(tenant: Tenant, 
     assert entry["output_tokens"] == 3  # of 11 bytes
 
 
+async def test_an_error_that_comes_in_one_piece_with_what_was_good_passes_too(tenant: Tenant) -> None:
+    model = await tenant.add_model(fallback=await tenant.add_model())
+    tenant.openai.answers(stream_of(CREATED + FAILED))
+    async with responding(tenant, model) as events:
+        assert await events.rest() == CREATED + FAILED
+    (entry,) = await tenant.ledger(1)
+    assert (entry["outcome"], entry["state"]) == ("server_error", "partial")
+
+
 async def test_a_stream_that_is_cut_ends_with_an_error_that_can_be_read(tenant: Tenant) -> None:
     tenant.openai.answers(stream_of(CREATED, DELTA, COMPLETED[:50], RESET))
     async with responding(tenant) as events:

@@ -59,6 +59,15 @@ def test_an_event_is_not_interrupted(last: bytes) -> None:
     assert client.sent == [last]
 
 
+def test_an_event_that_is_held_for_its_end_does_not_stop_the_comments() -> None:
+    made, client = relay()
+    made._feed(b"data: 1\n\n")
+    for second in range(1, 8):
+        made._feed(b"data: a part of a large event")
+        made.keep_alive(second, after_s=3)
+    assert client.sent == [b"data: 1\n\n", COMMENT, COMMENT]
+
+
 def test_nothing_is_added_where_there_is_no_event_or_no_room() -> None:
     for change in ("nothing has gone out", "the client is slow", "it is a file"):
         made, client = relay(content_type=b"text/plain" if change == "it is a file" else b"text/event-stream")
