@@ -1,6 +1,5 @@
 """Paths that pass as they are: what goes on, what comes back, what is refused, what is billed."""
 
-import json
 from decimal import Decimal
 
 from fakes.client import form
@@ -62,18 +61,6 @@ async def test_an_object_that_only_the_body_names_is_the_clients_404_too(tenant:
     tenant.openai.answers(error(404, "No assistant found with id 'asst_1'."))
     answer = await tenant.post("/v1/threads/runs", {"assistant_id": "asst_1"})
     assert (answer.status, answer.error["message"]) == (404, "No assistant found with id 'asst_1'.")
-
-
-async def test_stored_objects_need_a_provider_key_of_ones_own(tenant: Tenant) -> None:
-    await tenant.gateway.save_keys(tenant.key, openaiKey="")
-    await tenant.gateway.configuration_is_live()
-    answer = await tenant.client.get("/v1/files", tenant.key)
-    assert answer.refusal == (403, "provider_key_required")
-    body = json.dumps({"model": tenant.model, "input": "x", "previous_response_id": "resp_1"}).encode()
-    answer = await tenant.client.post("/v1/responses", body, tenant.key)
-    assert answer.refusal == (403, "provider_key_required")
-    assert answer.error["param"] == "previous_response_id"
-    assert not tenant.openai.requests
 
 
 async def test_models_are_those_that_the_key_may_use(tenant: Tenant) -> None:

@@ -1,13 +1,13 @@
-"""What comes back of calls that pass: files and sound, errors, and which headers go which way."""
+"""What comes back of calls that pass: files, sound, large JSON, errors; and from whom."""
 
 import json
 
 import pytest
 
-from fakes.client import BrokenAnswerError, form, request_bytes
+from fakes.client import BrokenAnswerError, request_bytes
 from fakes.fixtures import StartGateway
 from fakes.gateway import Tenant, new_tenant
-from fakes.upstream import RESET, Gate, Upstream, error, head, mistral_reply, raw, reply
+from fakes.upstream import RESET, Gate, Upstream, error, head, raw, reply
 
 SOUND = bytes(range(256)) * 1024
 
@@ -101,8 +101,8 @@ async def test_what_reads_like_events_in_a_file_is_no_stream(start_gateway: Star
         assert b"".join([piece async for piece in file.pieces()]) == b"ab\n\ncd"
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 409, 413, 415, 422])
-async def test_the_clients_own_mistakes_keep_their_status(tenant: Tenant, status: int) -> None:
+@pytest.mark.parametrize("status", [400, 404])
+async def test_what_a_provider_says_of_the_clients_mistakes_is_cleaned(tenant: Tenant, status: int) -> None:
     secret = "sk-" + "a1" * 20
     tenant.openai.answers(error(status, f"Wrong, said {secret} at 10.1.2.3", param="purpose", code="bad_purpose"))
     answer = await tenant.client.call("GET", "/v1/files/file-1", b"", tenant.key)
@@ -129,25 +129,6 @@ async def test_a_busy_provider_says_when_to_come_back(tenant: Tenant) -> None:
     assert answer.header("retry-after") == "7"
 
 
-@pytest.mark.parametrize("status", [500, 503])
-async def test_what_fails_goes_on_to_the_next_that_speaks_the_dialect(tenant: Tenant, status: int) -> None:
-    last = await tenant.add_model()
-    model = await tenant.add_model(fallback=json.dumps([tenant.mistral_model, last]))
-    tenant.mistral.answers(mistral_reply())
-    tenant.openai.answers(error(status), reply(200, {"output": []}))
-    answer = await tenant.post("/v1/responses", {"model": model, "input": "Hi"})
-    assert (answer.status, answer.header("x-tollway-model")) == (200, last)
-    assert answer.header("x-tollway-attempts") == "2"
-    assert not tenant.mistral.requests
-
-
-async def test_a_path_that_the_models_provider_has_not_is_said_so(tenant: Tenant) -> None:
-    answer = await tenant.post("/v1/responses", {"model": tenant.mistral_model, "input": "Hi"})
-    assert answer.refusal == (400, "unsupported_endpoint")
-    assert "/v1/responses" in answer.error["message"]
-    assert not tenant.mistral.requests
-
-
 async def test_only_known_methods_of_known_paths_are_served(tenant: Tenant) -> None:
     for method in ("HEAD", "PUT", "PATCH"):
         answer = await tenant.client.call(method, "/v1/files/file-1/content", b"", tenant.key)
@@ -164,36 +145,6 @@ async def test_ids_and_queries_are_kept_to_the_byte(tenant: Tenant) -> None:
     assert (await tenant.client.get(path, tenant.key)).status == 200
     assert (await tenant.client.get(path.removeprefix("/v1"), tenant.key)).status == 200
     assert [request.path for request in tenant.openai.requests] == [path, path]
-
-
-async def test_what_is_only_between_two_does_not_go_on(tenant: Tenant) -> None:
-    kept = {"openai-beta": "assistants=v2", "idempotency-key": "k1", "accept": "text/x"}
-    dropped = {
-        "openai-organization": "org-x",
-        "openai-project": "p",
-        "cookie": "a=b",
-        "x-forwarded-for": "1.2.3.4",
-        "x-tollway-strict": "true",
-        "x-api-key": "k",
-    }
-    ours = {"content-type": "application/json", "openai-version": "2020-10-01"}
-    theirs = {
-        "set-cookie": "a=b",
-        "openai-organization": "org-y",
-        "x-ratelimit-limit-requests": "7",
-        "x-request-id": "req_theirs",
-        "server": "cloud",
-        "strict-transport-security": "max-age=1",
-    }
-    tenant.openai.answers(reply(200, {}, {**ours, **theirs}))
-    body, headers = form(("purpose", "", b"batch"))
-    answer = await tenant.client.post("/v1/files", body, tenant.key, {**headers, **kept, **dropped})
-    (request,) = tenant.openai.requests
-    assert {name: request.header(name) for name in kept} == kept
-    assert {request.header(name) for name in dropped} == {None}
-    assert tenant.key.encode() not in request.head
-    assert {name: answer.header(name) for name in ours} == ours
-    assert all(answer.header(name) != value for name, value in theirs.items())
 
 
 async def test_a_third_provider_is_one_row(start_gateway: StartGateway) -> None:

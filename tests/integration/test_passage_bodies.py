@@ -203,15 +203,3 @@ async def test_a_second_model_is_refused(tenant: Tenant, whole: bool) -> None:
     assert answer.status == 400
     assert answer.error["type"] == "invalid_request_error"
     assert not tenant.openai.requests, "the provider has seen no whole request"
-
-
-async def test_a_client_that_leaves_in_its_own_upload_pays_nothing(tenant: Tenant) -> None:
-    tenant.openai.hasty = True
-    tenant.openai.answers(raw(HANG))
-    async with uploading(tenant, {"content-length": "20000000"}) as wire:
-        await wire.send(part("model", tenant.model.encode()) + sound())
-        await tenant.openai.seen.reaches(1)
-        wire.reset()
-    await tenant.openai.hang_ups.reaches(1)
-    (entry,) = await tenant.ledger(1)
-    assert (entry["outcome"], entry["cost"]) == ("client_gone", 0)

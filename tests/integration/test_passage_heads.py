@@ -64,6 +64,7 @@ async def test_another_target_is_tried_if_it_speaks_openais_language(tenant: Ten
 async def test_a_model_of_another_language_is_refused(tenant: Tenant) -> None:
     answer = await tenant.post("/v1/responses", {"model": tenant.mistral_model, "input": "x"})
     assert answer.refusal == (400, "unsupported_endpoint")
+    assert "/v1/responses" in answer.error["message"]
     assert answer.error["param"] == "model"
     assert not tenant.mistral.requests
 

@@ -115,6 +115,11 @@ async def test_stored_objects_need_a_provider_key_of_ones_own(tenant: Tenant) ->
     routes = [route for route in WALK if route.needs_own_key]
     for model in (tenant.model, None):
         assert not wrong(await walk(tenant.gateway, tenant.key, routes, model), 403, "provider_key_required")
+    body = {"model": tenant.model, "input": "x", "previous_response_id": "resp_1"}
+    answer = await tenant.post("/v1/responses", body)
+    assert answer.refusal == (403, "provider_key_required")
+    assert answer.error["param"] == "previous_response_id"
+    assert not tenant.openai.requests
 
 
 def any_answer() -> Answer:

@@ -9,7 +9,7 @@ import pytest
 
 from fakes.client import Reply, Wire, form, request_bytes
 from fakes.gateway import Tenant
-from fakes.upstream import Counter, error, head, reply
+from fakes.upstream import Counter, head, reply
 
 MIB = 1024 * 1024
 PATH = "/v1/audio/transcriptions"
@@ -133,16 +133,6 @@ async def test_a_large_file_streams_with_bounded_memory(tenant: Tenant, chunked:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_the_model_may_follow_the_file(tenant: Tenant, chunked: bool) -> None:
-    async with listening(tenant, take_all) as (listener, model):
-        body, headers = form(("file", "a.wav", bytes(MIB)), ("model", "", model.encode()), ("language", "", b"en"))
-        async with tenant.client.connect() as wire:
-            answer = await upload(wire, tenant, body, headers, chunked=chunked)
-        assert answer.status == 200
-        assert listener.digest.digest() == hashlib.sha256(body).digest()
-
-
-@pytest.mark.parametrize("chunked", [False, True])
 async def test_a_small_form_that_comes_at_once_has_an_end(tenant: Tenant, chunked: bool) -> None:
     async with listening(tenant, take_all) as (listener, model):
         body, headers = form(("model", "", model.encode()), ("file", "a.wav", b"sound"))
@@ -245,16 +235,6 @@ async def test_a_client_may_wait_to_be_asked_for_its_body(tenant: Tenant) -> Non
             await wire.send(request_bytes("POST", PATH, b"", "sk-unknown", headers))
             assert (await wire.reply()).status == 401
             assert wire.interim == []
-
-
-async def test_an_upload_is_not_repeated_and_not_sent_elsewhere(tenant: Tenant) -> None:
-    second = await tenant.add_model()
-    model = await tenant.add_model(fallback=second)
-    tenant.openai.answers(error(500))
-    body, headers = form(("model", "", model.encode()), ("file", "a.wav", bytes(MIB)))
-    answer = await tenant.client.post(PATH, body, tenant.key, headers)
-    assert answer.status == 502
-    assert len(tenant.openai.requests) == 1
 
 
 async def test_a_file_for_keeping_passes_as_it_is(tenant: Tenant) -> None:
