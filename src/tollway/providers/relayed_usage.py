@@ -1,32 +1,20 @@
 """The usage object of an answer that was relayed: spelled as chat answers spell it, or as everything newer does."""
 
-from typing import Annotated, TypeAlias
-
 import msgspec
 
 from tollway.domain.usage import Usage
-from tollway.providers.usage import MAX_TOKENS, read_usage
+from tollway.providers.usage import InputDetails, OutputDetails, Tokens, read_usage
 from tollway.wire.json import UNREADABLE, Raw, decoder
-
-_Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
-
-
-class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: _Tokens | None = None
-
-
-class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: _Tokens | None = None
 
 
 class _Counts(msgspec.Struct, gc=False):
-    input_tokens: _Tokens
-    output_tokens: _Tokens
+    input_tokens: Tokens
+    output_tokens: Tokens
 
 
 class _Full(_Counts, gc=False):
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
+    input_tokens_details: InputDetails | None = None
+    output_tokens_details: OutputDetails | None = None
 
 
 _decode_full = decoder(_Full)

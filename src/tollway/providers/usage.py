@@ -10,27 +10,32 @@ from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
 MAX_TOKENS = 1_000_000_000
 """No call uses more: a hundred times the longest context. A larger count is an error, not a bill."""
 
-_Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+"""A count that can be believed."""
 
 
-class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: _Tokens | None = None
+class InputDetails(msgspec.Struct, gc=False):
+    """What the input was made of."""
+
+    cached_tokens: Tokens | None = None
 
 
-class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: _Tokens | None = None
+class OutputDetails(msgspec.Struct, gc=False):
+    """What the output was made of."""
+
+    reasoning_tokens: Tokens | None = None
 
 
 class _Counts(msgspec.Struct, gc=False):
-    prompt_tokens: _Tokens
-    completion_tokens: _Tokens
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
 
 
 class _Full(_Counts, gc=False):
-    prompt_tokens_details: _InputDetails | None = None
-    prompt_token_details: _InputDetails | None = None  # Mistral's, sic
-    num_cached_tokens: _Tokens | None = None  # Mistral's
-    completion_tokens_details: _OutputDetails | None = None
+    prompt_tokens_details: InputDetails | None = None
+    prompt_token_details: InputDetails | None = None  # Mistral's, sic
+    num_cached_tokens: Tokens | None = None  # Mistral's
+    completion_tokens_details: OutputDetails | None = None
 
 
 _decode_full = decoder(_Full)
@@ -54,7 +59,7 @@ def read_usage(raw: Raw) -> Usage | None:
 
 
 class _InputCount(msgspec.Struct, gc=False):
-    prompt_tokens: _Tokens
+    prompt_tokens: Tokens
 
 
 _decode_input_count = decoder(_InputCount)
