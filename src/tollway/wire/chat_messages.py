@@ -81,9 +81,9 @@ class Assistant(msgspec.Struct, tag_field="role", tag="assistant", gc=False):
 
 
 class Tool(msgspec.Struct, tag_field="role", tag="tool", gc=False):
-    """The result of a tool call."""
+    """The result of a tool call. Programs write null for a tool that says nothing; not every provider takes it."""
 
-    content: Content
+    content: Content | None
     tool_call_id: str
     name: str | None = None
 

@@ -143,7 +143,7 @@ class _History:
             case Assistant():
                 return self._add_assistant(message, path)
             case Tool(content, tool_call_id, name):
-                text = _text(content, path)
+                text = _text(content or "", path)
                 return text if isinstance(text, BadRequest) else self._add_result(text, tool_call_id, name, path)
             case Function(name, content):
                 return self._add_result(content or "", self._function_id, name, path)
