@@ -21,6 +21,7 @@ from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_null, is_utf8, members
+from tollway.wire.model_call import ModelCall
 
 _PATH = b"/chat/completions"
 
@@ -42,10 +43,9 @@ class OpenAIChat:
     def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
         """The client's body with the provider's name of the model; a stream is asked for its usage."""
         top = put_cap({**call.top, "model": model}, model, self._quirks)
+        put_stream_options(top, call, self._quirks)
         if call.bare_images:
             top["messages"] = with_image_objects(call.top["messages"])
-        if call.stream and self._quirks.stream_options and not call.include_usage:
-            top["stream_options"] = asking_usage(call.top.get("stream_options"))
         return UpstreamRequest(_PATH, encode(top))
 
     def decode(
@@ -65,7 +65,15 @@ class OpenAIChat:
         return OpenAIStream(call)
 
 
-def asking_usage(given: Raw | None) -> object:
+def put_stream_options(top: dict[str, object], call: ModelCall, quirks: Quirks) -> None:
+    """Ask a stream for its usage; a server that does not know the options gets none, whoever wishes for them."""
+    if not quirks.stream_options:
+        top.pop("stream_options", None)
+    elif call.stream and not call.include_usage:
+        top["stream_options"] = _asking_usage(call.top.get("stream_options"))
+
+
+def _asking_usage(given: Raw | None) -> object:
     """The client's stream options, if any, with the wish for usage."""
     if given is None or bytes(given) == b"null":
         return {"include_usage": True}

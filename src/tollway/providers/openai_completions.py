@@ -9,7 +9,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.openai import asking_usage, without_usage
+from tollway.providers.openai import put_stream_options, without_usage
 from tollway.providers.quirks import Quirks
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage
@@ -51,8 +51,7 @@ class OpenAICompletions:
     def encode(self, call: CompletionCall, model: str) -> UpstreamRequest | BadRequest:
         """The client's body with the provider's name of the model; a stream is asked for its usage."""
         top: dict[str, object] = {**call.top, "model": model}
-        if call.stream and self._quirks.stream_options and not call.include_usage:
-            top["stream_options"] = asking_usage(call.top.get("stream_options"))
+        put_stream_options(top, call, self._quirks)
         return UpstreamRequest(_PATH, encode(top))
 
     def decode(

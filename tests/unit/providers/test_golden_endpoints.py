@@ -83,8 +83,9 @@ def test_a_moderation_may_go_without_a_model() -> None:
     assert json.loads(request.body) == {"model": None, "input": "a"}
 
 
-def test_a_server_that_knows_no_stream_options_gets_none_from_us() -> None:
-    call = asked("completions", {"prompt": "a", "stream": True})
+@pytest.mark.parametrize("options", [None, {"include_usage": True}])
+def test_a_server_that_knows_no_stream_options_gets_none(options: object) -> None:
+    call = asked("completions", {"prompt": "a", "stream": True, "stream_options": options})
     request = OpenAICompletions(Quirks(stream_options=False)).encode(call, "m")
     assert isinstance(request, UpstreamRequest)
     assert b"stream_options" not in request.body
