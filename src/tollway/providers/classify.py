@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 NO_ANSWER = UpstreamFailure(FailureKind.INVALID, "The provider answered with something that is no answer.", 200)
 
+GAVE_UP = UpstreamFailure(FailureKind.INVALID, "The provider gave up in the middle of its answer.", 200)
+"""What the reason to end ``error`` means, which is none of OpenAI's."""
+
 
 class Problem(NamedTuple):
     """A provider's error object, its members cleaned; empty texts where it said nothing."""

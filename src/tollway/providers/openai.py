@@ -20,14 +20,18 @@ from tollway.providers.quirks import Quirks
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_null, is_utf8, members
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_utf8, members
 from tollway.wire.model_call import ModelCall
 
 _PATH = b"/chat/completions"
 
 
+class _ReplyChoice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+
+
 class _Reply(msgspec.Struct, gc=False):
-    choices: Annotated[list[Object], msgspec.Meta(min_length=1)]
+    choices: Annotated[list[_ReplyChoice], msgspec.Meta(min_length=1)]
     usage: Raw | Unset = UNSET
 
 
@@ -87,6 +91,8 @@ def _whole(body: bytes, _: ChatCall) -> ChatResult | UpstreamFailure:
         return classify.no_answer(body)
     if not is_utf8(body):
         return classify.NO_ANSWER
+    if any(choice.finish_reason == "error" for choice in reply.choices):
+        return classify.GAVE_UP
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     return ChatResult(body, usage, 0 if usage else said_bytes(body))
 
@@ -162,6 +168,9 @@ class OpenAIStream(ChatStream[ChatCall]):
                     odd = True
                     self.content_bytes += _said_bytes(delta)
             if choice.finish_reason is not None:
+                if choice.finish_reason == "error":
+                    self.failure = classify.GAVE_UP
+                    return b""
                 says = self.started = True
                 repeated = choice.index in self._ended
                 self._end_choice(choice.index)

@@ -59,6 +59,14 @@ def test_a_good_status_does_not_make_an_answer(dialect: str, body: bytes) -> Non
 
 
 @pytest.mark.parametrize("dialect", CHAT)
+def test_an_answer_that_ends_with_an_error_is_none(dialect: str) -> None:
+    body = b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"},{"message":{},"finish_reason":"error"}]}'
+    result = CHAT[dialect].decode(200, {}, body, call({}))
+    assert isinstance(result, UpstreamFailure)
+    assert result.kind is FailureKind.INVALID
+
+
+@pytest.mark.parametrize("dialect", CHAT)
 def test_an_error_object_with_a_good_status_is_an_error(dialect: str) -> None:
     body = b'{"error":{"message":"no money","type":"insufficient_quota","code":"insufficient_quota"}}'
     result = CHAT[dialect].decode(200, {}, body, call({}))

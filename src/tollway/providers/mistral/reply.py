@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.failures import UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.base import ChatResult
@@ -26,8 +26,6 @@ from tollway.wire.chat_answer import (
 )
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text
-
-FAILED = UpstreamFailure(FailureKind.INVALID, "The provider gave up in the middle of its answer.", 200)
 
 _FINISH = {"model_length": "length"}
 _TIERS = {"standard": "default", "priority": "priority"}
@@ -91,7 +89,7 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
     warnings: list[str] = []
     for received in reply.choices:
         if received.finish_reason == "error":
-            return FAILED
+            return classify.GAVE_UP
         message = _last_said(received)
         if message is None:
             return classify.NO_ANSWER

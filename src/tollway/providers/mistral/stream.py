@@ -6,7 +6,6 @@ from tollway.providers import classify
 from tollway.providers.mistral.content import Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.reply import (
-    FAILED,
     ReceivedCall,
     arguments_of,
     finish_reason,
@@ -113,7 +112,7 @@ class MistralStream(ChatStream[ChatCall]):
         if said is not None:
             self._say(delta, state, said)
         if reason == "error":
-            self.failure = FAILED
+            self.failure = classify.GAVE_UP
             return []
         if reason is not None:
             self._add_text(delta, state.give_back())
