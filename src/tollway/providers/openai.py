@@ -185,6 +185,8 @@ class OpenAIStream(ChatStream[ChatCall]):
                 data = without_usage(data)
             elif counts:
                 data = self._with_usage_apart(data)
+        elif self._call.include_usage:
+            data = with_null_usage(data)
         if repeated and len(choices) == 1:
             return b""
         return b"data: %b\n\n" % (data if _LF not in data else _one_line(data))
@@ -238,3 +240,8 @@ def without_usage(data: bytes) -> bytes:
     top = members(data)
     del top["usage"]
     return encode(top)
+
+
+def with_null_usage(data: bytes) -> bytes:
+    """A chunk that tells no usage, as it should say so where usage was asked for; it has other members."""
+    return data.rstrip()[:-1] + _NULL_USAGE + b"}"

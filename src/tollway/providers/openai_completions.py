@@ -9,7 +9,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.openai import put_stream_options, without_usage
+from tollway.providers.openai import put_stream_options, with_null_usage, without_usage
 from tollway.providers.quirks import Quirks
 from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage
@@ -110,6 +110,8 @@ class CompletionStream(ChatStream[CompletionCall]):
             data = without_usage(data)
         elif usage is not None:
             data = self._with_usage_apart(data)
+        elif chunk.usage is UNSET and self._call.include_usage:
+            data = with_null_usage(data)
         return _frame_of(data)
 
     def _last_frames(self) -> bytes:
