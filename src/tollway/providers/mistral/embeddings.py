@@ -109,7 +109,7 @@ RULES: Mapping[str, Rule] = {
     "input": Rule(Verb.MAP, "text only; more than 512 go in parts", elsewhere),
     "dimensions": Rule(Verb.MAP, "output_dimension", _dimensions),
     "encoding_format": Rule(Verb.MAP, "always float; the gateway itself encodes base64", _encoding_format),
-    "user": Rule(Verb.WARN),
+    "user": Rule(Verb.DROP),
     # Mistral's own, for clients that know whom they talk to
     "output_dtype": Rule(Verb.REFUSE, "float: dropped; others are not OpenAI's format", _output_dtype),
     "metadata": Rule(Verb.PASS),
