@@ -96,8 +96,8 @@ MESSAGES = """\
 
 - `developer` is `system`. Names are dropped with a warning; a tool's is kept where it is a function's name. Other
   members that Mistral does not know are left out.
-- Parts of type `text`, `refusal`, `image_url`, `input_audio` and `file` with its data are carried over; a `file_id` is
-  another provider's and refused, as is every other type.
+- Parts of type `text`, `refusal`, `image_url`, `input_audio`, `file` with its data and Mistral's own `thinking` are
+  carried over; a `file_id` is another provider's and refused, as is every other type.
 - Every call of a tool needs its result right behind it, and every result its call; else the request is refused.
 - Calls and results in the form from before there were tools (`function_call`, role `function`) become those of tools.
 - Ids of tool calls become nine letters or digits, the same id always the same; those that are stay.

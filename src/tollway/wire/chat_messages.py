@@ -28,6 +28,9 @@ class Part(msgspec.Struct, gc=False):
     """A bare text in place of the object is a client's mistake that Mistral shares."""
     input_audio: Raw | Unset = UNSET
     file: Raw | Unset = UNSET
+    thinking: Raw | Unset = UNSET
+    """What a model thought, and whether that was all: Mistral's own, which others refuse."""
+    closed: bool | None = None
 
 
 Content: TypeAlias = str | Annotated[list[Part], msgspec.Meta(min_length=1)]

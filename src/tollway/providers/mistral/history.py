@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Sequence
+from types import UnionType
 from typing import TypeAlias
 
 import msgspec
@@ -60,7 +61,12 @@ class _DocumentPart(msgspec.Struct, gc=False, tag_field="type", tag="document_ur
     document_name: str | None = None
 
 
-_Part: TypeAlias = _TextPart | _ImagePart | _AudioPart | _DocumentPart
+class _ThinkingPart(msgspec.Struct, gc=False, tag_field="type", tag="thinking", omit_defaults=True):
+    thinking: Raw
+    closed: bool | None = None
+
+
+_Part: TypeAlias = _TextPart | _ImagePart | _AudioPart | _DocumentPart | _ThinkingPart
 _Content: TypeAlias = str | list[_Part]
 
 
@@ -220,16 +226,18 @@ class _History:
 
 def _text(content: Content, path: str) -> str | BadRequest:
     """The content as one text."""
-    texts = _texts(content, path)
+    texts = _texts(content, path, _TextPart)
     return "".join(part.text for part in texts if isinstance(part, _TextPart)) if isinstance(texts, list) else texts
 
 
-def _texts(content: Content, path: str) -> _Content | BadRequest:
-    """The content as a text or a list of texts: what everybody but a user may say."""
+def _texts(
+    content: Content, path: str, kinds: type[_Part] | UnionType = _TextPart | _ThinkingPart
+) -> _Content | BadRequest:
+    """The content as a text or a list of texts and thoughts: what everybody but a user may say."""
     parts = _parts(content, path)
     if isinstance(parts, list):
         for index, part in enumerate(parts):
-            if not isinstance(part, _TextPart):
+            if not isinstance(part, kinds):
                 kind = content[index].type if isinstance(content, list) else ""
                 return unsupported_value(f"{path}.content[{index}].type", kind)
     return parts
@@ -266,7 +274,9 @@ def _part(part: Part, where: str) -> _Part | BadRequest:
             if file.file_data is None:
                 return unsupported(f"{where}.file.file_id")
             return _DocumentPart(file.file_data, file.filename)
-        case "text" | "refusal" | "image_url" | "input_audio" | "file":
+        case "thinking" if part.thinking is not UNSET:
+            return _ThinkingPart(part.thinking, part.closed)
+        case "text" | "refusal" | "image_url" | "input_audio" | "file" | "thinking":
             missing = f"{where}.{part.type}"
             return BadRequest(f"Missing required parameter: '{missing}'.", missing, "missing_required_parameter")
         case _:
