@@ -99,7 +99,7 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
         choices.append(Choice(received.index, said, logprobs_of(received.logprobs), reason))
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     completion = Completion(
-        id=ID_PREFIX + reply.id,
+        id=answer_id(reply.id, body),
         created=reply.created or call.created,
         model=reply.model or call.model,
         choices=choices,
@@ -187,3 +187,8 @@ def _service_tier(usage: Raw | Unset, call: ChatCall) -> str | Unset:
     except UNREADABLE:
         return UNSET
     return _TIERS.get(tier or "", UNSET)
+
+
+def answer_id(given: str, data: bytes) -> str:
+    """The provider's id in OpenAI's form; where there is none, one that follows from what was said."""
+    return ID_PREFIX + (given or short_id(data.decode("utf-8", "replace")))

@@ -7,6 +7,7 @@ from tollway.providers.mistral.content import Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.reply import (
     ReceivedCall,
+    answer_id,
     arguments_of,
     finish_reason,
     once,
@@ -19,7 +20,6 @@ from tollway.providers.stream import ChatStream
 from tollway.providers.tool_numbers import CallNumbers, real_id
 from tollway.providers.usage import read_usage
 from tollway.wire.chat_answer import (
-    ID_PREFIX,
     CalledFunction,
     Chunk,
     ChunkChoice,
@@ -78,7 +78,7 @@ class MistralStream(ChatStream[ChatCall]):
         if (marked or not chunk.choices) and self._fails(data, marked=marked, alone=chunk.usage is UNSET):
             return b""
         if not self._id and chunk.choices:
-            self._id = ID_PREFIX + chunk.id
+            self._id = answer_id(chunk.id, data)
             self._created = chunk.created or self._created
             self._model = chunk.model or self._model
         if chunk.usage is not UNSET and (usage := read_usage(chunk.usage)) is not None:
