@@ -11,18 +11,25 @@ _LIST = ord("[")
 
 
 def put_cap(top: dict[str, object], model: str, quirks: Quirks) -> dict[str, object]:
-    """The members with the cap on the output under the name that the server and the model take; the newer one wins."""
+    """The members with the cap on the output under the name that the server and the model take.
+
+    Of two the newer one wins; one that is null is none.
+    """
     if not quirks.max_completion_tokens:
-        return _renamed(top, _NEW, _OLD) if _NEW in top else top
+        return _under(_OLD, _NEW, top) if _NEW in top else top
     if _OLD in top and model.startswith(REASONING_MODELS):
-        return top if is_null(top[_OLD]) else _renamed(top, _OLD, _NEW)  # type: ignore[arg-type]  # a member is Raw
+        return _under(_NEW, _OLD, top)
     return top
 
 
-def _renamed(top: dict[str, object], name: str, other: str) -> dict[str, object]:
-    cap = top[_NEW] if _NEW in top else top[_OLD]
-    kept = {key: value for key, value in top.items() if key != other}
-    return {other if key == name else key: cap if key == name else value for key, value in kept.items()}
+def _under(taken: str, refused: str, top: dict[str, object]) -> dict[str, object]:
+    """The cap under the name that is taken, where the other one stood."""
+    caps = [cap for name in (_NEW, _OLD) if isinstance(cap := top.get(name), Raw) and not is_null(cap)]
+    rest = {taken if name == refused else name: value for name, value in top.items() if name != taken}
+    if caps:
+        return {**rest, taken: caps[0]}
+    del rest[taken]
+    return rest
 
 
 _as_objects = decoder(list[dict[str, Raw]])
