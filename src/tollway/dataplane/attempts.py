@@ -5,7 +5,7 @@ a byte of a stream has gone out there is no other attempt (``relay.py``).
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import cast
 
 from tollway.dataplane.answers import reply_head, stream_head
@@ -42,7 +42,7 @@ def prepare(world: World, call: Call, target: Target) -> Prepared | UpstreamFail
     if isinstance(request, BadRequest):
         return UpstreamFailure(FailureKind.UNSUPPORTED, request.message, code=request.code, param=request.param)
     message = _post(upstream, request.path, credential, request.body)
-    further = tuple([_post(upstream, request.path, credential, body) for body in request.further])
+    further = [_post(upstream, request.path, credential, body) for body in request.further]
     return Prepared(upstream, adapter, credential, message, further, request.warnings)
 
 
@@ -101,7 +101,7 @@ async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult |
     )
     attempt.status = reply.status
     assert attempt.adapter is not None
-    headers = _dated(world, attempt, reply.headers)
+    headers = reply.headers if reply.status == 200 else dated_headers(world, attempt, reply.headers)
     return attempt.adapter.decode(reply.status, headers, reply.body, attempt.call.asked)
 
 
@@ -118,22 +118,14 @@ async def _fetch_further(world: World, attempt: Attempt, first: ChatResult) -> C
 
 async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | None:
     """Open a stream, hold it until its first event is known to be good, then relay it."""
-    upstream, settings = attempt.upstream, world.settings
     response: StreamedResponse | None = None
     try:
-        response = await world.client.open(
-            upstream.origin,
-            attempt.message,
-            first_byte_s=settings.first_byte_timeout_s,
-            idle_s=settings.idle_timeout_s,
-            deadline=attempt.deadline,
-            on_sent=attempt.note_sent,
-        )
+        response = await open_answer(world, attempt)
         attempt.status = response.status
         assert attempt.adapter is not None
         if response.status != 200:
             body = await error_body(response)
-            return attempt.adapter.classify(response.status, _dated(world, attempt, response.headers), body)
+            return attempt.adapter.classify(response.status, dated_headers(world, attempt, response.headers), body)
         decoder = attempt.adapter.decoder(attempt.call.asked)
         response.first_byte_due = True  # until there is something in what comes
         held = await first_event(response, decoder)
@@ -156,7 +148,21 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
             response.close()
 
 
-def _dated(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+def open_answer(world: World, attempt: Attempt) -> Awaitable[StreamedResponse]:
+    """Send the request; the answer as soon as its head is there."""
+    settings = world.settings
+    return world.client.open(
+        attempt.upstream.origin,
+        attempt.message,
+        first_byte_s=settings.first_byte_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        deadline=attempt.deadline,
+        on_sent=attempt.note_sent,
+    )
+
+
+def dated_headers(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """The head of an answer that failed, with the time of now where it names none."""
     call = attempt.call
     return dated(headers, call.started_unix + world.now() - call.started)
 

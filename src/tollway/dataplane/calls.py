@@ -1,7 +1,7 @@
 """One client request from its admission to its settlement, and its attempts at providers."""
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tollway.admission.allowances import Hold
@@ -118,7 +118,7 @@ class Prepared(NamedTuple):
     credential: bytes
     """The header line within ``message``, to be kept out of everything that a client reads."""
     message: bytes
-    further: tuple[bytes, ...] = ()
+    further: Sequence[bytes] = ()
     """More requests, where the provider takes less at once than the client may ask for."""
     warnings: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@
 import asyncio
 
 from tollway.dataplane.answers import passed_head, refuse
-from tollway.dataplane.attempts import error_body, first_event, not_offered
+from tollway.dataplane.attempts import dated_headers, error_body, first_event, not_offered, open_answer
 from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Operation, Prepared, Way
 from tollway.dataplane.failures import failure_of
@@ -102,7 +102,7 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
         response = await _send(world, attempt)
         attempt.status = response.status
         if not 200 <= response.status < 300:
-            return await _judged(attempt, response)
+            return await _judged(world, attempt, response)
         metered = attempt.call.request.method == b"POST"  # what was used for a stored answer has been billed
         decoder = PassageStream(response.headers.get(b"content-type", b""), metered=metered)
         response.first_byte_due = decoder.is_events  # until there is an event
@@ -136,14 +136,7 @@ async def _send(world: World, attempt: Attempt) -> StreamedResponse:
     passage, settings = attempt.call.asked, world.settings
     assert isinstance(passage, Passage)
     if passage.rest is None:
-        return await world.client.open(
-            attempt.upstream.origin,
-            attempt.message,
-            first_byte_s=settings.first_byte_timeout_s,
-            idle_s=settings.idle_timeout_s,
-            deadline=attempt.deadline,
-            on_sent=attempt.note_sent,
-        )
+        return await open_answer(world, attempt)
     attempt.call.spent = True
     return await world.client.open_upload(
         attempt.upstream.origin,
@@ -156,12 +149,14 @@ async def _send(world: World, attempt: Attempt) -> StreamedResponse:
     )
 
 
-async def _judged(attempt: Attempt, response: StreamedResponse) -> UpstreamFailure:
-    call, provider = attempt.call, attempt.upstream.target.provider
+async def _judged(world: World, attempt: Attempt, response: StreamedResponse) -> UpstreamFailure:
+    passage = attempt.call.asked
+    assert isinstance(passage, Passage)
     body = await error_body(response)
-    own_key = provider.name in call.grant.secrets
-    names_object = "{" in call.operation.name or not call.asked.model
-    return judge(response.status, response.headers, body, own_key=own_key, names_object=names_object)
+    headers = dated_headers(world, attempt, response.headers)
+    own_key = attempt.upstream.target.provider.name in attempt.call.grant.secrets
+    names_object = passage.rule.names_object or not passage.model
+    return judge(response.status, headers, body, own_key=own_key, names_object=names_object)
 
 
 async def _held_json(response: StreamedResponse, decoder: PassageStream) -> bytes:

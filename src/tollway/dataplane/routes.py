@@ -1,7 +1,7 @@
-"""Which path is served by whom. Every path that is not here is answered with 404, whatever the key."""
+"""Which path is served by whom. What is neither here nor in ``wire/paths.py`` gets 404, whatever the key."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 
 from tollway.dataplane.answers import refuse
 from tollway.dataplane.calls import Operation
@@ -94,7 +94,7 @@ async def serve_other(world: World, request: Request) -> None:
     refuse(world, request, world.call_ids.next(), _unknown(request, methods))
 
 
-def _unknown(request: Request, methods: Iterable[bytes]) -> BadRequest:
+def _unknown(request: Request, methods: Sequence[bytes]) -> BadRequest:
     path = request.path[:200].decode("ascii", "replace")
     method = request.method.decode("ascii", "replace")
     if not methods:

@@ -5,7 +5,7 @@
 3. Every event is decoded, but only into what is looked at: 0.4 microseconds, cheaper than searching for four words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -17,7 +17,7 @@ from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.chunk_repairs import Choice, ChunkRepairs, Delta
 from tollway.providers.openai_repairs import put_cap, with_image_objects
 from tollway.providers.quirks import Quirks
-from tollway.providers.stream import ChatStream
+from tollway.providers.stream import C, ChatStream
 from tollway.providers.usage import read_usage, said_bytes
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_utf8, members
@@ -79,7 +79,7 @@ def put_stream_options(top: dict[str, object], call: ModelCall, quirks: Quirks) 
 
 def _asking_usage(given: Raw | None) -> object:
     """The client's stream options, if any, with the wish for usage."""
-    if given is None or bytes(given) == b"null":
+    if given is None or is_null(given):
         return {"include_usage": True}
     return {**members(given), "include_usage": True}
 
@@ -124,15 +124,32 @@ _NULL_BYTES = len("null")
 _SAYS_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
 
-class OpenAIStream(ChatStream[ChatCall]):
-    """Frames pass as they came; usage is read from them, told at the end where it was asked for, hidden where not."""
+class UsageAtTheEnd(ChatStream[C]):
+    """Frames pass as they came; usage is told by one chunk, the last, where it was asked for."""
 
-    __slots__ = ("_repairs", "_totals")
+    __slots__ = ("_totals",)
+
+    def __init__(self, call: C, whole: Callable[[bytes, C], ChatResult | UpstreamFailure]) -> None:
+        super().__init__(call, whole)
+        self._totals = b""  # the chunk that tells the usage
+
+    def _last_frames(self) -> bytes:
+        return b"data: %b\n\n" % without_line_ends(self._totals) if self._totals and self._call.include_usage else b""
+
+    def _with_usage_apart(self, data: bytes) -> bytes:
+        top: dict[str, object] = {**members(data)}
+        self._totals = encode({**top, "choices": []})
+        return encode({**top, "usage": None})
+
+
+class OpenAIStream(UsageAtTheEnd[ChatCall]):
+    """Usage is read from the frames, and hidden where it was not asked for."""
+
+    __slots__ = ("_repairs",)
 
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call, _whole)
         self._repairs = ChunkRepairs()
-        self._totals = b""  # the chunk that tells the usage
 
     def _frame(self, data: bytes, name: bytes) -> bytes:
         chunk = _decode_chunk(data)
@@ -189,20 +206,7 @@ class OpenAIStream(ChatStream[ChatCall]):
             data = with_null_usage(data)
         if repeated and len(choices) == 1:
             return b""
-        return b"data: %b\n\n" % (data if _LF not in data else _one_line(data))
-
-    def _last_frames(self) -> bytes:
-        return b"data: %b\n\n" % _one_line(self._totals) if self._totals and self._call.include_usage else b""
-
-    def _with_usage_apart(self, data: bytes) -> bytes:
-        top: dict[str, object] = {**members(data)}
-        self._totals = encode({**top, "choices": []})
-        top["usage"] = None
-        return encode(top)
-
-
-def _one_line(data: bytes) -> bytes:
-    return data.replace(b"\n", b" ")  # they stand between members, as JSON has none inside its texts
+        return b"data: %b\n\n" % (data if _LF not in data else without_line_ends(data))
 
 
 def _said_bytes(delta: Delta) -> int:
@@ -245,3 +249,8 @@ def without_usage(data: bytes) -> bytes:
 def with_null_usage(data: bytes) -> bytes:
     """A chunk that tells no usage, as it should say so where usage was asked for; it has other members."""
     return data.rstrip()[:-1] + _NULL_USAGE + b"}"
+
+
+def without_line_ends(data: bytes) -> bytes:
+    """A chunk as one line of an event: the line ends stand between members, as JSON has none inside its texts."""
+    return data.replace(b"\n", b" ")

@@ -9,13 +9,18 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.openai import put_stream_options, with_null_usage, without_usage
+from tollway.providers.openai import (
+    UsageAtTheEnd,
+    put_stream_options,
+    with_null_usage,
+    without_line_ends,
+    without_usage,
+)
 from tollway.providers.quirks import Quirks
-from tollway.providers.stream import ChatStream
 from tollway.providers.usage import read_usage
 from tollway.wire.completion_answer import frames_of_text
 from tollway.wire.completion_request import CompletionCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8, members
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8
 
 _PATH = b"/completions"
 
@@ -80,14 +85,13 @@ def _whole(body: bytes, _: CompletionCall) -> ChatResult | UpstreamFailure:
     return ChatResult(body, usage, 0 if usage else sum(map(_said_bytes, reply.choices)))
 
 
-class CompletionStream(ChatStream[CompletionCall]):
-    """Frames pass as they came; usage is read from them, told at the end where it was asked for, hidden where not."""
+class CompletionStream(UsageAtTheEnd[CompletionCall]):
+    """Usage is read from the frames, and hidden where it was not asked for."""
 
-    __slots__ = ("_totals",)
+    __slots__ = ()
 
     def __init__(self, call: CompletionCall) -> None:
         super().__init__(call, _whole)
-        self._totals = b""  # the chunk that tells the usage
 
     def _frame(self, data: bytes, name: bytes) -> bytes:
         chunk = _decode_chunk(data)
@@ -112,15 +116,7 @@ class CompletionStream(ChatStream[CompletionCall]):
             data = self._with_usage_apart(data)
         elif chunk.usage is UNSET and self._call.include_usage:
             data = with_null_usage(data)
-        return _frame_of(data)
-
-    def _last_frames(self) -> bytes:
-        return _frame_of(self._totals) if self._totals and self._call.include_usage else b""
-
-    def _with_usage_apart(self, data: bytes) -> bytes:
-        top: dict[str, object] = {**members(data)}
-        self._totals = encode({**top, "choices": []})
-        return encode({**top, "usage": None})
+        return b"data: %b\n\n" % without_line_ends(data)
 
     def _frames_of_reply(self, body: bytes) -> bytes:
         return frames_of_text(body, self._call)
@@ -129,7 +125,3 @@ class CompletionStream(ChatStream[CompletionCall]):
 def _said_bytes(choice: _Choice) -> int:
     text = choice.text
     return len(text) - 2 if isinstance(text, Raw) and is_text(text) else 0  # without the quotes
-
-
-def _frame_of(data: bytes) -> bytes:
-    return b"data: %b\n\n" % data.replace(b"\n", b" ")  # between members, as JSON has none inside its texts

@@ -3,7 +3,7 @@
 The body that goes upstream is made from ``ChatCall.top``: what was judged is what is sent.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 
@@ -11,12 +11,8 @@ from tollway.domain.refusals import BadRequest
 from tollway.wire.chat_messages import Assistant, Image, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import Object, Raw, Unset, decoder, is_null
-from tollway.wire.model_call import ModelCall
-from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
-
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-_Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-
+from tollway.wire.model_call import Count, ModelCall, Penalty, Seed, Stop, StreamOptions, Temperature, TopP
+from tollway.wire.request_body import read_body
 
 _NULL = Raw(b"null")
 
@@ -30,18 +26,12 @@ class ChatCall(ModelCall, frozen=True, gc=False, kw_only=True):
     """As they were judged, for dialects that make them anew."""
     bare_images: bool = False
     """A picture is given by its bare address, a client's mistake that Mistral shares and OpenAI does not."""
-    show_reasoning: bool = False
-    """What a model thought is shown as ``reasoning_content``."""
 
     @property
     def legacy_functions(self) -> bool:
         """The client speaks of functions in the form from before there were tools, and expects to be answered so."""
         functions, tools = self.top.get("functions", _NULL), self.top.get("tools", _NULL)
         return not is_null(functions) and is_null(tools)
-
-
-class _StreamOptions(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
 
 
 class _FunctionDefinition(msgspec.Struct, gc=False):
@@ -75,16 +65,16 @@ class _Parameters(msgspec.Struct, gc=False):
     model: str
     messages: Messages
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    frequency_penalty: _Penalty | None = None
-    presence_penalty: _Penalty | None = None
-    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     logit_bias: Object | None = None
@@ -120,8 +110,6 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
     if isinstance(read, BadRequest):
         return read
     known, top = read
-    if not is_model_name(known.model):
-        return NO_MODEL_NAME
     if known.user is not None and "\0" in known.user:
         return BadRequest("Invalid 'user': it holds a NUL character.", "user", "invalid_value")
     options = known.stream_options

@@ -1,25 +1,18 @@
 """A client's request to the legacy completions: judged once, and kept as it came for the provider."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 
 from tollway.domain.refusals import BadRequest
 from tollway.wire.json import Object, decoder
-from tollway.wire.model_call import ModelCall
-from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
+from tollway.wire.model_call import Count, ModelCall, Penalty, Seed, Stop, StreamOptions, Temperature, TopP
+from tollway.wire.request_body import read_body
 from tollway.wire.tokens import Texts, count, mixed, size
-
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-_Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
 class CompletionCall(ModelCall, frozen=True, gc=False, kw_only=True):
     """One request to continue a text. ``n`` counts for all prompts together, and what ``best_of`` throws away too."""
-
-
-class _StreamOptions(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
 
 
 class _Parameters(msgspec.Struct, gc=False):
@@ -29,19 +22,19 @@ class _Parameters(msgspec.Struct, gc=False):
     prompt: Texts | None
     suffix: str | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: _Count | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     best_of: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0)] | None = None
     logit_bias: Object | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    frequency_penalty: _Penalty | None = None
-    presence_penalty: _Penalty | None = None
-    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
     user: str | None = None
 
 
@@ -54,8 +47,6 @@ def parse_completion(body: bytes, now_unix: int = 0) -> CompletionCall | BadRequ
     if isinstance(read, BadRequest):
         return read
     known, top = read
-    if not is_model_name(known.model):
-        return NO_MODEL_NAME
     prompt = known.prompt
     if prompt is not None and (refusal := mixed(prompt, "prompt")):
         return refusal

@@ -7,7 +7,7 @@ import msgspec
 from tollway.domain.refusals import BadRequest
 from tollway.wire.json import decoder
 from tollway.wire.model_call import ModelCall
-from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
+from tollway.wire.request_body import read_body
 from tollway.wire.tokens import Texts, count, is_tokens, mixed, size
 
 MAX_INPUTS = 2048
@@ -42,8 +42,6 @@ def parse_embeddings(body: bytes, now_unix: int = 0) -> EmbeddingsCall | BadRequ
     if isinstance(read, BadRequest):
         return read
     known, top = read
-    if not is_model_name(known.model):
-        return NO_MODEL_NAME
     texts = known.input
     if not texts:
         return BadRequest("Invalid 'input': it is empty.", "input", "invalid_value")

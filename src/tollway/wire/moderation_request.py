@@ -8,7 +8,7 @@ from tollway.domain.refusals import BadRequest
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import UNSET, Raw, Unset, decoder
 from tollway.wire.model_call import ModelCall
-from tollway.wire.request_body import NO_MODEL_NAME, is_model_name, read_body
+from tollway.wire.request_body import read_body
 
 
 class InputPart(msgspec.Struct, gc=False):
@@ -40,8 +40,6 @@ def parse_moderation(body: bytes, now_unix: int = 0) -> ModerationCall | BadRequ
     if isinstance(read, BadRequest):
         return read
     known, top = read
-    if known.model is not None and not is_model_name(known.model):
-        return NO_MODEL_NAME
     items = [known.input] if isinstance(known.input, str) else known.input
     texts = tuple(item for item in items if isinstance(item, str))
     parts = tuple(item for item in items if isinstance(item, InputPart))

@@ -36,6 +36,11 @@ class PathRule(msgspec.Struct, frozen=True):
     a credential that works without the gateway, or spend money that no answer accounts for."""
 
     @property
+    def names_object(self) -> bool:
+        """Whether the path itself names something that may not be there."""
+        return "{" in self.template
+
+    @property
     def names_model(self) -> bool:
         """Whether a call says itself which model it wants."""
         return self.model in (ModelIn.JSON, ModelIn.FORM)

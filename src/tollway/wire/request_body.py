@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -12,7 +12,13 @@ from tollway.wire.json import UNREADABLE, Raw, is_utf8, members
 MAX_MODEL_CHARACTERS = 256
 """Longer than any model's name; names go into headers, log lines and metrics."""
 
-T = TypeVar("T")
+
+class _Named(Protocol):
+    @property
+    def model(self) -> str | None: ...
+
+
+T = TypeVar("T", bound=_Named)
 
 
 def read_body(body: bytes, decode: Callable[[bytes | Raw], T]) -> tuple[T, dict[str, Raw]] | BadRequest:
@@ -23,7 +29,9 @@ def read_body(body: bytes, decode: Callable[[bytes | Raw], T]) -> tuple[T, dict[
         return wrong_value(str(error))
     except UNREADABLE:
         return NO_JSON
-    return (known, top) if is_utf8(body) else NO_JSON
+    if not is_utf8(body):
+        return NO_JSON
+    return (known, top) if known.model is None or is_model_name(known.model) else NO_MODEL_NAME
 
 
 def is_model_name(name: str) -> bool:

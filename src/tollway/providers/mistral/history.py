@@ -131,10 +131,11 @@ class _History:
 
     def results_missing(self) -> BadRequest | None:
         """What is wrong if no more results follow."""
-        for where in self._awaited.values():
-            text = f"Invalid '{where}': a call must be followed by a tool message with its result."
-            return BadRequest(text, where, "invalid_value")
-        return None
+        if not self._awaited:
+            return None
+        where = next(iter(self._awaited.values()))
+        text = f"Invalid '{where}': a call must be followed by a tool message with its result."
+        return BadRequest(text, where, "invalid_value")
 
     def add(self, message: Message, path: str) -> BadRequest | None:
         if not isinstance(message, Tool | Function) and (refusal := self.results_missing()):
