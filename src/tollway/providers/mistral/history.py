@@ -8,13 +8,12 @@
 """
 
 from collections.abc import Sequence
-from types import UnionType
-from typing import TypeAlias
 
 import msgspec
 
 from tollway.domain.refusals import BadRequest
 from tollway.providers.mistral.draft import Draft, unsupported, unsupported_value
+from tollway.providers.mistral.parts import OutContent, parts_of, text_of, texts_of
 from tollway.providers.mistral.tools import FUNCTION_NAME, CallIds, bad_name
 from tollway.wire.chat_messages import (
     Assistant,
@@ -22,52 +21,16 @@ from tollway.wire.chat_messages import (
     Content,
     Developer,
     Function,
-    Image,
     Message,
-    Part,
     System,
     Tool,
     ToolCall,
     User,
 )
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_text
+from tollway.wire.json import UNSET, Unset
 
 BRIDGE = "Understood."
 """What the assistant says between a tool and a user. Mistral refuses an empty text."""
-
-IMAGE_DETAILS = {"low": "low", "auto": "auto", "high": "high", "original": "high"}
-"""OpenAI's words for the detail of a picture in Mistral's."""
-
-
-class _TextPart(msgspec.Struct, gc=False, tag_field="type", tag="text"):
-    text: str
-
-
-class _ImageUrl(msgspec.Struct, gc=False, omit_defaults=True):
-    url: Raw | str
-    detail: str | None = None
-
-
-class _ImagePart(msgspec.Struct, gc=False, tag_field="type", tag="image_url"):
-    image_url: _ImageUrl
-
-
-class _AudioPart(msgspec.Struct, gc=False, tag_field="type", tag="input_audio"):
-    input_audio: str
-
-
-class _DocumentPart(msgspec.Struct, gc=False, tag_field="type", tag="document_url", omit_defaults=True):
-    document_url: str
-    document_name: str | None = None
-
-
-class _ThinkingPart(msgspec.Struct, gc=False, tag_field="type", tag="thinking", omit_defaults=True):
-    thinking: Raw
-    closed: bool | None = None
-
-
-_Part: TypeAlias = _TextPart | _ImagePart | _AudioPart | _DocumentPart | _ThinkingPart
-_Content: TypeAlias = str | list[_Part]
 
 
 class _OutCall(msgspec.Struct, gc=False):
@@ -80,24 +43,11 @@ class _Out(msgspec.Struct, gc=False, omit_defaults=True):
     """Any message as Mistral takes it."""
 
     role: str
-    content: _Content
+    content: OutContent
     tool_calls: list[_OutCall] | Unset = UNSET
     tool_call_id: str | Unset = UNSET
     name: str | Unset = UNSET
     prefix: bool = False
-
-
-class _Audio(msgspec.Struct, gc=False):
-    data: str
-
-
-class _File(msgspec.Struct, gc=False):
-    file_data: str | None = None
-    filename: str | None = None
-
-
-_as_audio = decoder(_Audio)
-_as_file = decoder(_File)
 
 
 def put_messages(draft: Draft, given: Sequence[Message]) -> BadRequest | None:
@@ -150,7 +100,7 @@ class _History:
             case Assistant():
                 return self._add_assistant(message, path)
             case Tool(content, tool_call_id, name):
-                text = _text(content or "", path)
+                text = text_of(content or "", path)
                 return text if isinstance(text, BadRequest) else self._add_result(text, tool_call_id, name, path)
             case Function(name, content):
                 return self._add_result(content or "", self._function_id, name, path)
@@ -170,7 +120,7 @@ class _History:
         return None
 
     def _add_system(self, content: Content, path: str) -> BadRequest | None:
-        text = _texts(content, path)
+        text = texts_of(content, path)
         if isinstance(text, BadRequest):
             return text
         if self.messages and self.messages[-1].role in ("assistant", "tool"):
@@ -181,13 +131,13 @@ class _History:
         return None
 
     def _add_user(self, content: Content, path: str) -> BadRequest | None:
-        parts = _parts(content, path)
+        parts = parts_of(content, path)
         if isinstance(parts, BadRequest):
             return parts
         self._say_as_user(parts)
         return None
 
-    def _say_as_user(self, content: _Content) -> None:
+    def _say_as_user(self, content: OutContent) -> None:
         if self._draft.quirks.bridge and self.messages and self.messages[-1].role == "tool":
             self.messages.append(_Out("assistant", BRIDGE))
         self.messages.append(_Out("user", content))
@@ -196,7 +146,7 @@ class _History:
         if message.audio is not None:
             return unsupported(f"{path}.audio")
         said = message.content if message.content is not None else message.refusal or ""
-        text = _texts(said, path)
+        text = texts_of(said, path)
         if isinstance(text, BadRequest):
             return text
         out = _Out("assistant", text)
@@ -223,71 +173,3 @@ class _History:
         if text or calls:
             self.messages.append(out)
         return None
-
-
-def _text(content: Content, path: str) -> str | BadRequest:
-    """The content as one text."""
-    texts = _texts(content, path, _TextPart)
-    return "".join(part.text for part in texts if isinstance(part, _TextPart)) if isinstance(texts, list) else texts
-
-
-def _texts(
-    content: Content, path: str, kinds: type[_Part] | UnionType = _TextPart | _ThinkingPart
-) -> _Content | BadRequest:
-    """The content as a text or a list of texts and thoughts: what everybody but a user may say."""
-    parts = _parts(content, path)
-    if isinstance(parts, list):
-        for index, part in enumerate(parts):
-            if not isinstance(part, kinds):
-                kind = content[index].type if isinstance(content, list) else ""
-                return unsupported_value(f"{path}.content[{index}].type", kind)
-    return parts
-
-
-def _parts(content: Content, path: str) -> _Content | BadRequest:
-    if isinstance(content, str):
-        return content
-    parts: list[_Part] = []
-    for index, part in enumerate(content):
-        where = f"{path}.content[{index}]"
-        try:
-            mapped = _part(part, where)
-        except UNREADABLE:
-            return BadRequest(f"Invalid '{where}'.", where, "invalid_value")
-        if isinstance(mapped, BadRequest):
-            return mapped
-        parts.append(mapped)
-    return parts
-
-
-def _part(part: Part, where: str) -> _Part | BadRequest:
-    match part.type:
-        case "text" if part.text is not UNSET:
-            return _TextPart(part.text)
-        case "refusal" if part.refusal is not UNSET:
-            return _TextPart(part.refusal)
-        case "image_url" if part.image_url is not UNSET:
-            return _ImagePart(_image(part.image_url))
-        case "input_audio" if part.input_audio is not UNSET:
-            return _AudioPart(_as_audio(part.input_audio).data)
-        case "file" if part.file is not UNSET:
-            file = _as_file(part.file)
-            if file.file_data is None:
-                return unsupported(f"{where}.file.file_id")
-            return _DocumentPart(file.file_data, file.filename)
-        case "thinking" if part.thinking is not UNSET:
-            return _ThinkingPart(part.thinking, part.closed)
-        case "text" | "refusal" | "image_url" | "input_audio" | "file" | "thinking":
-            missing = f"{where}.{part.type}"
-            return BadRequest(f"Missing required parameter: '{missing}'.", missing, "missing_required_parameter")
-        case _:
-            return unsupported_value(f"{where}.type", part.type)
-
-
-def _image(image: Image | str) -> _ImageUrl:
-    if isinstance(image, str):
-        return _ImageUrl(image)
-    if isinstance(image.url, Unset) or not is_text(image.url):
-        raise msgspec.ValidationError("the address of a picture is a text")
-    detail = None if image.detail is None else IMAGE_DETAILS.get(image.detail)
-    return _ImageUrl(image.url, detail)
