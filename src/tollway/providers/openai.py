@@ -91,8 +91,9 @@ def _whole(body: bytes, _: ChatCall) -> ChatResult | UpstreamFailure:
         return classify.no_answer(body)
     if not is_utf8(body):
         return classify.NO_ANSWER
-    if any(choice.finish_reason == "error" for choice in reply.choices):
-        return classify.GAVE_UP
+    for choice in reply.choices:
+        if choice.finish_reason == "error":
+            return classify.GAVE_UP
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     return ChatResult(body, usage, 0 if usage else said_bytes(body))
 
