@@ -7,7 +7,8 @@ import msgspec
 from tollway.domain.refusals import BadRequest
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8, members
-from tollway.wire.request_body import NO_JSON, NO_MODEL_NAME, is_model_name, wrong_value
+from tollway.wire.request_body import NO_JSON, NO_MODEL_NAME, TOO_MUCH, is_model_name, wrong_value
+from tollway.wire.structure import OF_REQUESTS, fits
 
 
 class RelayedCall(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +55,8 @@ def parse_relayed(body: bytes, *, may_be_empty: bool = False) -> RelayedCall | B
     """The call that these bytes make, or what is wrong with them. Never raises."""
     if may_be_empty and not body:
         return RelayedCall(None, False, None, 0, None, {})
+    if not fits(body, OF_REQUESTS):
+        return TOO_MUCH
     try:
         top = members(body)
         judged = _decode_judged(encode({name: top[name] for name in _JUDGED if name in top}))
@@ -72,7 +75,7 @@ def parse_relayed(body: bytes, *, may_be_empty: bool = False) -> RelayedCall | B
         stream=judged.stream is True,
         max_output_tokens=_cap(top),
         prompt_bytes=sum(len(top[name]) for name in _PROMPT_MEMBERS if name in top) - _media_discount(items),
-        refers_to_stored=_refers_to_stored(top, items, escapes=b"\\" in body),
+        refers_to_stored=_refers_to_stored(top, items),
         top=top,
     )
 
@@ -149,18 +152,32 @@ def _parts(raw: Raw | Unset) -> list[_Part]:
 _REFERRING = ("input", "tools", "images", "mask", "prompt_cache_options", "background_options")
 """Members that may hold a reference, at any depth."""
 
+
+def _spelled(name: str) -> str:
+    """A name in every way in which JSON may spell it: each letter as itself or by its number."""
+    return "".join(rf"(?:{letter}|\\u00(?i:{ord(letter):02x}))" for letter in name)
+
+
+def _any_of(*names: str) -> str:
+    return "|".join(map(_spelled, names))
+
+
+_IDS = _any_of("file_id", "container", "comparison_response_id", "continuation_id")
+_LISTS = _any_of("file_ids", "vector_store_ids")
+_TYPES = _any_of("item_reference", "container_reference", "skill_reference")
+
+_NAME = re.compile(rf'"(?:{_IDS}|{_LISTS}|{_spelled("type")})"'.encode())
 _REFERENCE = re.compile(
-    rb'"(?:(?:file_id|container|comparison_response_id|continuation_id)"\s*:\s*"'
-    rb'|(?:file_ids|vector_store_ids)"\s*:\s*\[\s*"'
-    rb'|type"\s*:\s*"(?:item|container|skill)_reference")'
+    rf'"(?:(?:{_IDS})"\s*+:\s*+"|(?:{_LISTS})"\s*+:\s*+\[\s*+"|{_spelled("type")}"\s*+:\s*+"(?:{_TYPES})")'.encode()
 )
 """A member that names what is kept. A string cannot look like it, as its quotes are escaped; nor does the schema of a
 function with a parameter of that name, as what follows there is an object."""
 
-_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")
+_STRETCH = 256 * 1024  # bytes that are searched in one go, in a few milliseconds
+_LONGEST_NAME = 256  # bytes, with every letter written as a number
 
 
-def _refers_to_stored(top: dict[str, Raw], items: list[_Item], *, escapes: bool) -> str | None:
+def _refers_to_stored(top: dict[str, Raw], items: list[_Item]) -> str | None:
     for name, raw in top.items():
         match name:
             case "previous_response_id" | "conversation":
@@ -168,20 +185,19 @@ def _refers_to_stored(top: dict[str, Raw], items: list[_Item], *, escapes: bool)
             case "prompt" | "voice":  # a text, or the id of a stored one
                 refers = not (is_null(raw) or is_text(raw))
             case "background":
-                refers = bytes(raw) == b"true"
+                refers = len(raw) == len(b"true") and bytes(raw) == b"true"
             case _:
-                refers = name in _REFERRING and _holds_a_reference(raw, escapes)
+                refers = name in _REFERRING and _holds_a_reference(raw)
         if refers:
             return name
     bare = any(item.type is None and item.role is None for item in items)  # the type of a reference may be left out
     return "input" if bare else None
 
 
-def _holds_a_reference(raw: Raw, escapes: bool) -> bool:
-    text: memoryview | bytes = memoryview(raw)
-    if escapes and _ESCAPED_LETTER.search(text):
-        try:
-            text = encode(msgspec.json.decode(raw))  # letters stand for themselves there
-        except UNREADABLE:
-            return True  # a number out of range, say, which another parser may take: what hides there is not known
-    return _REFERENCE.search(text) is not None
+def _holds_a_reference(raw: Raw) -> bool:
+    text = memoryview(raw)
+    for start in range(0, len(text), _STRETCH):
+        for name in _NAME.finditer(text, start, start + _STRETCH + _LONGEST_NAME):
+            if _REFERENCE.match(text, name.start()):
+                return True
+    return False

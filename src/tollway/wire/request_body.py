@@ -8,6 +8,7 @@ import msgspec
 
 from tollway.domain.refusals import BadRequest
 from tollway.wire.json import UNREADABLE, Raw, is_utf8, members
+from tollway.wire.structure import OF_REQUESTS, fits
 
 MAX_MODEL_CHARACTERS = 256
 """Longer than any model's name; names go into headers, log lines and metrics."""
@@ -23,6 +24,8 @@ T = TypeVar("T", bound=_Named)
 
 def read_body(body: bytes, decode: Callable[[bytes | Raw], T]) -> tuple[T, dict[str, Raw]] | BadRequest:
     """What a typed decoder makes of the body, and every member as it came; or what is wrong with it. Never raises."""
+    if not fits(body, OF_REQUESTS):
+        return TOO_MUCH
     try:
         known, top = decode(body), members(body)
     except msgspec.ValidationError as error:
@@ -40,6 +43,9 @@ def is_model_name(name: str) -> bool:
 
 
 NO_JSON = BadRequest("The body of the request is not valid JSON in UTF-8.", None, "invalid_json")
+TOO_MUCH = BadRequest(
+    "The body of the request holds more objects, lists or members than a request may.", None, "request_too_complex"
+)
 NO_MODEL_NAME = BadRequest("Invalid 'model': not the name of a model.", "model", "invalid_value")
 
 _MAX_SAID = 300  # of the decoder's text, which may quote a value of the client's
