@@ -256,7 +256,8 @@ def _text_of_code(raw: Raw | Unset) -> str:
     return "" if code is None else str(code)
 
 
-_HIDDEN = re.compile(rb"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+# One that is never closed hides all that follows; so no text is looked at twice.
+_HIDDEN = re.compile(rb"<(script|style|head)\b(?:[^<]++|<(?!/\1\s*+>))*+(?:</\1\s*+>)?+", re.IGNORECASE)
 _TAG = re.compile(rb"<[^<>]*>")
 
 

@@ -21,12 +21,17 @@ MAX_HEAD_BYTES = 16 * 1024
 MAX_BOUNDARY_BYTES = 70
 """RFC 2046, section 5.1.1."""
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = rb';[ \t]*(%b)=("(?:[^"\\]|\\.)*"|[^\s;"]+)[ \t]*' % _TOKEN
+MAX_PARTS = 256
+"""The largest forms have some twenty; each part costs some microseconds."""
+
+# Linear, all of them: nothing that was matched is ever given back.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_PARAMETER = rb';[ \t]*+(%b)=("(?:[^"\\]++|\\.)*+"|[^\s;"]++)[ \t]*+' % _TOKEN
 _PARAMETERS = re.compile(_PARAMETER, re.DOTALL)
-_FORM_DATA = re.compile(rb"[ \t]*form-data[ \t]*(?:%b)*;?[ \t]*" % _PARAMETER, re.DOTALL | re.IGNORECASE)
-_MULTIPART = re.compile(rb"[ \t]*multipart/form-data[ \t]*(?:%b)*;?[ \t]*" % _PARAMETER, re.DOTALL | re.IGNORECASE)
-_FIELD = re.compile(rb"(%b):[ \t]*(.*?)[ \t]*" % _TOKEN, re.DOTALL)
+_PARAMETRIZED = rb"[ \t]*+%b[ \t]*+(?:%b)*+;?+[ \t]*+"
+_FORM_DATA = re.compile(_PARAMETRIZED % (b"form-data", _PARAMETER), re.DOTALL | re.IGNORECASE)
+_MULTIPART = re.compile(_PARAMETRIZED % (b"multipart/form-data", _PARAMETER), re.DOTALL | re.IGNORECASE)
+_NAME = re.compile(_TOKEN)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LINE_END = re.compile(rb"[\r\n]")
@@ -42,7 +47,7 @@ def boundary_of(content_type: bytes) -> bytes | None:
     """The boundary that a content type gives; None if it is not ``multipart/form-data`` with exactly one."""
     if not _MULTIPART.fullmatch(content_type):
         return None
-    boundaries = _values(content_type, b"boundary")
+    boundaries = [value for name, value in _parameters(content_type) if name == b"boundary"]
     if len(boundaries) != 1 or not 0 < len(boundaries[0]) <= MAX_BOUNDARY_BYTES or _LINE_END.search(boundaries[0]):
         return None
     return boundaries[0]
@@ -63,6 +68,7 @@ class MultipartFields:
         self._part_at = self._at  # where the content of this part begins; what comes before the first is one too
         self._name: bytes | None = None  # of this part, if it is asked for
         self._step: _Step = MultipartFields._read_content
+        self._parts = 0
         self.values: dict[bytes, bytes] = {}
         """The fields found so far, by name."""
         self.spans: dict[bytes, tuple[int, int]] = {}
@@ -131,6 +137,10 @@ class MultipartFields:
             self.problem = "the head of a part is too long"
         if end < 0 or self.problem:
             return False
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            self.problem = "it has too many parts"
+            return False
         self._name = self._judge(self._text[:end])
         self._drop(end + 2)  # the line end before the content may belong to a boundary that must not follow here
         self._part_at = self._at + 2
@@ -152,11 +162,12 @@ class MultipartFields:
         first, *lines = head.split(b"\r\n")
         fields: dict[bytes, bytes] = {}
         for line in lines:
-            field = _FIELD.fullmatch(line)
-            if field is None or field[1].lower() in fields:
+            name, colon, value = line.partition(b":")
+            name = name.lower()
+            if not colon or not _NAME.fullmatch(name) or name in fields:
                 self.problem = "the head of a part is not readable"
                 return None
-            fields[field[1].lower()] = field[2]
+            fields[name] = value.strip(_PADDING)
         if first.strip(_PADDING) or head.count(b"\r") > len(lines):
             self.problem = "the head of a part is not readable"
             return None
@@ -164,9 +175,10 @@ class MultipartFields:
 
     def _asked_for(self, fields: dict[bytes, bytes]) -> bytes | None:
         disposition = fields.get(b"content-disposition", b"")
-        parameters = [key.lower() for key, _ in _PARAMETERS.findall(disposition)]
-        names = _values(disposition, b"name")
-        if not _FORM_DATA.fullmatch(disposition) or len(names) != 1 or b"name*" in parameters:
+        given = _parameters(disposition) if _FORM_DATA.fullmatch(disposition) else []
+        parameters = {key for key, _ in given}
+        names = [value for key, value in given if key == b"name"]
+        if len(names) != 1 or b"name*" in parameters:
             self.problem = "a part does not say its name, or not in one way"
             return None
         name = names[0]
@@ -183,8 +195,9 @@ class MultipartFields:
         self._at += length
 
 
-def _values(header: bytes, parameter: bytes) -> list[bytes]:
-    return [_unquoted(value) for name, value in _PARAMETERS.findall(header) if name.lower() == parameter]
+def _parameters(header: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and values; of a header whose form has been judged, for in a broken one each could be sought to the end."""
+    return [(name.lower(), _unquoted(value)) for name, value in _PARAMETERS.findall(header)]
 
 
 def _unquoted(value: bytes) -> bytes:

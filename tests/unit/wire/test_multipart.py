@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tollway.wire.multipart import MAX_HEAD_BYTES, MAX_VALUE_BYTES, MultipartFields, boundary_of
+from tollway.wire.multipart import MAX_HEAD_BYTES, MAX_PARTS, MAX_VALUE_BYTES, MultipartFields, boundary_of
 
 NAMES = {b"model", b"stream"}
 
@@ -213,3 +213,46 @@ WORDS = [
 def test_junk_raises_nothing_and_looks_the_same_in_any_cut(body: bytes, boundary: bytes) -> None:
     result(body, boundary)
     boundary_of(body)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"multipart/form-data; a=b%bx",
+        b"multipart/form-data%bx",
+        b'multipart/form-data; a="%b',
+        b"%bmultipart/form-data; boundary=x",
+        b"multipart/form-data; boundary=x%b;%b=",
+    ],
+)
+@pytest.mark.parametrize("letter", [b" ", b"\t", b";", b'"', b"\\", b"=", b'\\"', b"; ", b"a"])
+def test_a_content_type_of_blanks_is_read_once(header: bytes, letter: bytes) -> None:
+    def seconds(times: int) -> float:
+        value = header.replace(b"%b", letter * times)
+        began = time.process_time()
+        boundary_of(value)
+        return time.process_time() - began
+
+    assert seconds(60_000) < 0.02 + 10 * seconds(15_000)
+
+
+def test_the_head_of_a_part_is_read_once() -> None:
+    line = b"X-A: a" + b" " * 15_000 + b"b\r\n"
+    part = b'--edge\r\nContent-Disposition: form-data; name="n"\r\n' + line + b"\r\nvalue\r\n"
+
+    def seconds(parts: int) -> float:
+        fields = MultipartFields(b"edge", ())
+        began = time.process_time()
+        fields.feed(part * parts + b"--edge--\r\n")
+        assert fields.ended and fields.problem is None
+        return time.process_time() - began
+
+    assert seconds(40) < 0.05
+
+
+def test_a_form_has_so_many_parts_and_no_more() -> None:
+    part = b'--edge\r\nContent-Disposition: form-data; name="n"\r\n\r\nvalue\r\n'
+    for parts, problem in ((MAX_PARTS, None), (MAX_PARTS + 1, "it has too many parts")):
+        fields = MultipartFields(b"edge", ())
+        fields.feed(part * parts + b"--edge--\r\n")
+        assert fields.problem == problem
