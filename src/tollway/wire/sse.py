@@ -16,6 +16,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 MAX_LINES = 10_000
 """In one event. A list of lines takes more memory than the lines; pretty-printed JSON has some hundreds."""
 
+MAX_EVENTS = 8_192
+"""In one piece, which has some 256 KiB: an event that says something is longer than 32 bytes."""
 
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 """How the last bytes of a whole event look; the second one is also the end of CR LF CR LF."""
@@ -41,7 +43,7 @@ class SseDecoder:
         self._after_cr = False  # the next LF belongs to the last CR
         self._ready = False  # between two events, nothing pending: what the short way asks for
         self.too_long = False
-        """An event passed the limit; nothing that follows can be trusted, and nothing more comes out."""
+        """An event passed a limit, or too many came at once; nothing more comes out."""
 
     def single(self, chunk: bytes) -> bytes | None:
         """The data of a piece that is exactly one plain event holding a JSON object; None for any other piece.
@@ -78,6 +80,9 @@ class SseDecoder:
         self._held.clear()
         self._size = 0
         events: list[Event] = []
+        if len(blocks) > MAX_EVENTS:
+            self.too_long, self._ready = True, False
+            return events
         for block in blocks:
             if len(block) > self._max_event or block.count(b"\n") > MAX_LINES:
                 self.too_long, self._ready = True, False

@@ -12,6 +12,10 @@ from tollway.wire.json import UNREADABLE, Raw, decoder
 MAX_MEMBER_BYTES = 64 * 1024
 """A usage or error object has some hundred bytes; a longer member is given up, so memory stays bounded."""
 
+MAX_STEPS = 20_000
+"""Bytes of structure that are looked at one by one in a piece, in some 10 ms. What people are answered has one in
+thirty bytes; of a piece that is nearly nothing but brackets and members no more is read, nor of what follows it."""
+
 _MAX_NAME_BYTES = 256
 """A name that is asked for, even with every character escaped."""
 
@@ -30,7 +34,7 @@ _decode_value = decoder(Raw)
 
 
 class TopMembers:
-    """Takes the pieces of one object in order. The result does not depend on where they are cut."""
+    """Takes the pieces of one object in order. The result does not depend on where they are cut (but see MAX_STEPS)."""
 
     __slots__ = ("_depth", "_escaped", "_held", "_in_string", "_junk", "_name", "_names", "_room", "ended", "found")
 
@@ -57,8 +61,12 @@ class TopMembers:
         """Read on."""
         if self._depth == 0:
             piece = self._outside(piece)
-        held_from = position = 0
+        held_from = position = steps = 0
         while self._depth and not self._junk:
+            steps += 1
+            if steps > MAX_STEPS:
+                self._junk = True
+                break
             if self._in_string:
                 position = self._end_of_string(piece, position)
                 if self._in_string:

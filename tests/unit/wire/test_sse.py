@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.wire.sse import EVENT_ENDS, MAX_EVENT_BYTES, MAX_LINES, Event, SseDecoder, WholeEvents
+from tollway.wire.sse import EVENT_ENDS, MAX_EVENT_BYTES, MAX_EVENTS, MAX_LINES, Event, SseDecoder, WholeEvents
 
 
 def decode(pieces: list[bytes], max_event: int = 1000) -> tuple[list[Event], bool]:
@@ -123,3 +123,13 @@ def test_events_pass_without_a_change_wherever_they_are_cut(words: list[bytes], 
     rest = whole.rest()
     assert b"".join(passed) + rest == stream
     assert not any(end in rest for end in EVENT_ENDS)
+
+
+@pytest.mark.parametrize("event", [b"\n\n", b":\n\n", b"data: 1\n\n", b"data:\n\n", b"x\n\n"])
+def test_more_events_at_once_than_a_server_has_to_say_are_refused_unread(event: bytes) -> None:
+    for events, too_long in ((MAX_EVENTS, False), (MAX_EVENTS + 1, True)):
+        decoder = SseDecoder()
+        found = decoder.feed(b"data: 0\n\n")
+        found += decoder.feed(event * events)
+        assert decoder.too_long is too_long
+        assert len(found) == (1 + events if event == b"data: 1\n\n" and not too_long else 1)

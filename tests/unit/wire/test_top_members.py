@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.wire.json import UNREADABLE, members
-from tollway.wire.top_members import MAX_MEMBER_BYTES, TopMembers
+from tollway.wire.top_members import MAX_MEMBER_BYTES, MAX_STEPS, TopMembers
 
 NAMES = {"usage", "error"}
 
@@ -115,3 +115,23 @@ def test_what_a_decoder_takes_is_whole(text: bytes) -> None:
         return
     assert read([text]).whole
     assert found(text) == {name: bytes(raw) for name, raw in decoded.items() if name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "unit", [b"[", b"{", b"[[]],", b'"a":0,', b'"usage":0,', b'[{"a":', b"]", b"[[[1]]],"], ids=lambda unit: repr(unit)
+)
+def test_a_piece_of_nothing_but_structure_costs_a_bounded_number_of_steps(unit: bytes) -> None:
+    steps = 0
+
+    class Counting(TopMembers):
+        def _separates(self, byte: int) -> bool:
+            nonlocal steps
+            steps += 1
+            return super()._separates(byte)
+
+    scanner = Counting(NAMES)
+    opening = b"{" if unit.startswith(b'"') else b'{"a":['
+    for piece in (opening, *[unit * (256 * 1024 // len(unit))] * 4, b']],"usage":1}'):
+        scanner.feed(piece)
+    assert steps <= MAX_STEPS + 10
+    assert not scanner.found or unit == b'"usage":0,'
