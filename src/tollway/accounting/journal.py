@@ -3,6 +3,9 @@
 A file is a row of frames: the mark, the length and the CRC-32 of the body, the body (MessagePack). The mark lets a
 reader find the next good frame behind a damaged one, so that one bad sector costs one record.
 
+A cleaner of old files or a careless restore may take a journal away while its writer lives. What was written is still
+in the kernel's hands then, and goes into another file.
+
 1. A record is in the kernel's hands when :meth:`Journal.append` returns: ``kill -9`` loses nothing.
 2. A writer holds an exclusive lock on its file for as long as it lives. A file that can be locked has lost its writer.
 3. A file appears under its final name only when it is locked: no reader mistakes a new file for an abandoned one.
@@ -11,6 +14,7 @@ reader find the next good frame behind a damaged one, so that one bad sector cos
 import contextlib
 import fcntl
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -48,11 +52,12 @@ class Journal:
     """The journal of one worker process."""
 
     def __init__(self, directory: Path, started_unix: float, max_file_bytes: int = MAX_FILE_BYTES) -> None:
-        self._directory = directory
+        self.directory = directory
         self._started = int(started_unix * 1000)
         self._max_file_bytes = max_file_bytes
         self._waiting: list[bytes] = []
         self._given_up = 0
+        self._path = Path()
         self._file = self._open()
         self._size = 0
         self.bytes_written = 0
@@ -90,6 +95,23 @@ class Journal:
             return False
         return True
 
+    @property
+    def lost(self) -> bool:
+        """Whether the poster cannot find what was written: the file is gone, is another one, or was cut short."""
+        ours = os.fstat(self._file)
+        try:
+            there = self._path.stat()
+        except OSError:
+            return True
+        return (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) or ours.st_size < self._size
+
+    def abandon(self) -> int:
+        """Go on in a new file; the descriptor of the one that was lost, for :func:`rescue`. Raises OSError."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lost = self._file
+        self._file, self._size = self._open(), 0
+        return lost
+
     def close(self) -> int:
         """Leave the file to the poster. How many records are lost: those that the disk did not take to the end."""
         self.retry()
@@ -115,15 +137,31 @@ class Journal:
     def _open(self) -> int:
         # The random part keeps two machines apart that share a database: positions are stored by file name.
         name = f"worker-{self._started}-{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
-        hidden = self._directory / f".{name}"
-        file = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        hidden = self.directory / f".{name}"
+        file = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            hidden.rename(self._directory / name)
+            hidden.rename(self.directory / name)
         except BaseException:
             os.close(file)
             raise
+        self._path = self.directory / name
         return file
+
+
+def rescue(lost: int, directory: Path) -> int:
+    """Copy a lost file, by its descriptor, to where the poster finds it, and close it; its bytes. Raises OSError.
+
+    Records that were posted already are harmless: each is posted once.
+    """
+    name = f"rescued-{os.getpid()}-{os.urandom(8).hex()}{SUFFIX}"
+    hidden = directory / f".{name}"
+    with open(lost, "rb") as source, open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+        source.seek(0)
+        shutil.copyfileobj(source, copy, _READ_BYTES)
+        size = copy.tell()
+    hidden.rename(directory / name)
+    return size
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -7,9 +7,10 @@
 4. What the provider did not count is estimated, and the entry says so.
 """
 
+import asyncio
 import logging
 
-from tollway.accounting.journal import Journal, JournalFull
+from tollway.accounting.journal import Journal, JournalFull, rescue
 from tollway.accounting.records import Settlement
 from tollway.dataplane.calls import Attempt, Call, Clock
 from tollway.domain.asked import NoUsage
@@ -38,6 +39,7 @@ class Books:
         self._journal = journal
         self._metrics = metrics
         self._now = now
+        self._unsaved = False
 
     @property
     def full(self) -> bool:
@@ -53,6 +55,21 @@ class Books:
         """Try again to write what waits; called once a second."""
         if self._journal.full and self._journal.retry():
             _log.info("the disk takes records again")
+
+    async def rescue(self) -> None:
+        """Notice a journal that is gone, and save what was in it; called once a second."""
+        directory = self._journal.directory
+        if not self._journal.lost:
+            self._unsaved = False
+            return
+        try:
+            size = await asyncio.to_thread(rescue, self._journal.abandon(), directory)
+        except OSError as error:
+            if not self._unsaved:
+                _log.error("the journal in %s is gone or was cut, and there can be no other one: %s", directory, error)
+            self._unsaved = True
+        else:
+            _log.error("the journal in %s was gone or cut: the %d bytes of it go into another one", directory, size)
 
     def charge(
         self, attempt: Attempt, outcome: str, usage: Usage | None, content_bytes: int, *, partial: bool = False

@@ -2,7 +2,7 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fakes.settlements import settlement
 from tollway.accounting import journal as module
-from tollway.accounting.journal import Chunk, Journal, JournalFull, is_abandoned, read_records
+from tollway.accounting.journal import SUFFIX, Chunk, Journal, JournalFull, is_abandoned, read_records, rescue
 from tollway.accounting.records import Settlement
 
 
@@ -295,3 +295,55 @@ def test_closing_says_how_many_records_are_lost(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(JournalFull):
             journal.append(settlement())
     assert journal.close() == 15, "those that wait, and those that were given up before"
+
+
+def vanish(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    other = path.with_suffix(".other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def move_away_with_its_directory(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+
+
+@pytest.mark.parametrize("loss", [vanish, replace, move_away_with_its_directory])
+def test_a_journal_that_is_lost_is_noticed_and_nothing_in_it_is(tmp_path: Path, loss: Callable[[Path], None]) -> None:
+    directory = tmp_path / "journals"
+    directory.mkdir()
+    journal = Journal(directory, 1_700_000_000.0)
+    records = [settlement(call_id=f"req_{number}") for number in range(4)]
+    for record in records[:2]:
+        journal.append(record)
+    assert not journal.lost
+    loss(only_file(directory))
+    assert journal.lost
+    journal.append(records[2])
+    rescued = rescue(journal.abandon(), directory)
+    assert not journal.lost
+    journal.append(records[3])
+    journal.close()
+    found = [
+        record for path in directory.glob(f"*{SUFFIX}") for record in read_records(path, 0, abandoned=True).records
+    ]
+    assert {record.call_id for record in found} == {record.call_id for record in records}
+    assert rescued > 0 and not list(directory.glob(".*"))
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in directory.glob("rescued-*"))
+
+
+def test_a_journal_that_was_cut_short_is_noticed(journal: Journal, tmp_path: Path) -> None:
+    journal.append(settlement())
+    os.truncate(only_file(tmp_path), 0)
+    assert journal.lost
+
+
+def test_the_poster_may_take_what_was_rescued(journal: Journal, tmp_path: Path) -> None:
+    journal.append(settlement())
+    only_file(tmp_path).unlink()
+    rescue(journal.abandon(), tmp_path)
+    (rescued,) = tmp_path.glob("rescued-*")
+    assert is_abandoned(rescued)
