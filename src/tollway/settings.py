@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stream_keepalive_s: float
     """0: none."""
     max_body_bytes: int
+    max_parallel_per_key: int
     drain_seconds: float
     log_level: str
     log_requests: bool
@@ -385,6 +386,12 @@ VARIABLES: tuple[Variable, ...] = (
         _seconds(0),
     ),
     Variable("MAX_BODY_BYTES", "33554432", "Largest request body.", _integer(1, 2**31 - 1)),
+    Variable(
+        "MAX_PARALLEL_PER_KEY",
+        "1000",
+        "Calls of one virtual key that may run at the same time.",
+        _integer(1, 1_000_000),
+    ),
     Variable("DRAIN_SECONDS", "600", "How long SIGTERM lets running requests go on.", _seconds(0)),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error.", _choice("debug", "info", "warning", "error")),
     Variable("LOG_REQUESTS", "true", "One log line for every attempt at a provider.", _switch),

@@ -181,3 +181,37 @@ def test_a_limit_that_is_set_later_counts_what_was_taken_before(new_store: Calla
         store.admit("key", None, None, 100, 5.0)
     assert isinstance(store.admit("key", 3, None, 1, 6.0), TooFast)
     assert isinstance(store.admit("key", None, 300, 1, 6.0), TooFast)
+
+
+@every_store
+@given(
+    st.none() | st.integers(0, 3),
+    st.none() | st.integers(0, 30),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 20)), max_size=6),
+)
+def test_a_key_is_exhausted_exactly_when_the_smallest_call_would_be_refused(
+    new_store: Callable[[], AllowanceStore], requests: int | None, tokens: int | None, calls: list[tuple[int, int]]
+) -> None:
+    store, now = new_store(), 5.0
+    for wanted, pause_s in calls:
+        store.admit("key", requests, tokens, wanted, now)
+        now += pause_s
+    told = store.exhausted("key", requests, tokens, now)
+    assert store.exhausted("key", requests, tokens, now) == told, "asking takes nothing"
+    smallest = store.admit("key", requests, tokens, 1, now)
+    assert smallest == told if told is not None else isinstance(smallest, Hold)
+
+
+@every_store
+def test_a_call_that_is_cancelled_counts_as_none(new_store: Callable[[], AllowanceStore]) -> None:
+    store = new_store()
+    for _ in range(5):
+        hold = store.admit("key", 1, 100, 90, 5.0)
+        assert isinstance(hold, Hold)
+        hold.cancel()
+        hold.cancel()
+        assert not hold.settle(7, 6.0)
+    spent = store.admit("key", 1, 100, 90, 5.0)
+    assert isinstance(spent, Hold) and spent.settle(10, 6.0)
+    spent.cancel()
+    assert isinstance(store.admit("key", 1, 100, 1, 7.0), TooFast), "what was settled is not given back"

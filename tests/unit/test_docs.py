@@ -16,6 +16,7 @@ import pytest
 import tollway
 from tollway.http1.limits import ClientLimits, ServerLimits
 from tollway.settings import VARIABLES
+from tollway.wire.structure import Bounds
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -61,6 +62,9 @@ def numbers() -> Iterator[tuple[str, float]]:
             value = getattr(module, name)
             if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
                 yield ".".join((*parts, name)), value
+            elif isinstance(value, Bounds):
+                for field in value.__struct_fields__:
+                    yield ".".join((*parts, name, field)), getattr(value, field)
     for limits in (ServerLimits, ClientLimits):
         for field in dataclasses.fields(limits):
             yield f"http1.limits.{limits.__name__}.{field.name}", field.default

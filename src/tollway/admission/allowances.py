@@ -52,6 +52,13 @@ class Hold:
             self._account.tokens.settle(self._second, tokens - self._tokens)
         return True
 
+    def cancel(self) -> None:
+        """Give everything back, the request too: nothing was done for it. Without effect on a hold that is settled."""
+        if self._open:
+            self._open = False
+            self._account.requests.settle(self._second, -1)
+            self._account.tokens.settle(self._second, -self._tokens)
+
     def header_lines(self, now: float) -> bytes:
         """OpenAI's ``x-ratelimit-*`` lines as they stand now, each with its line end; b"" for a key without limits."""
         return _header_lines(self._account, self._requests_limit, self._tokens_limit, now)
@@ -67,6 +74,12 @@ class AllowanceStore(Protocol):
         self, key_id: str, requests_limit: int | None, tokens_limit: int | None, tokens: int, now: float
     ) -> Hold | TooFast | TooLarge:
         """Take one request and the tokens, or nothing."""
+        ...
+
+    def exhausted(
+        self, key_id: str, requests_limit: int | None, tokens_limit: int | None, now: float
+    ) -> TooFast | TooLarge | None:
+        """Why no call at all would be admitted now, however small; None where one would be. Takes nothing."""
         ...
 
     def header_lines(self, key_id: str, requests_limit: int | None, tokens_limit: int | None, now: float) -> bytes:
@@ -103,6 +116,18 @@ class MemoryAllowances:
         account.requests.take(second, 1)
         account.tokens.take(second, tokens)
         return Hold(account, second, tokens, requests_limit, tokens_limit)
+
+    def exhausted(
+        self, key_id: str, requests_limit: int | None, tokens_limit: int | None, now: float
+    ) -> TooFast | TooLarge | None:
+        """See :class:`AllowanceStore`."""
+        account = self._accounts.get(key_id) or _Account()
+        second = int(now)
+        if (requests_limit is not None and account.requests.used(second) >= requests_limit) or (
+            tokens_limit is not None and account.tokens.used(second) >= tokens_limit
+        ):
+            return _refusal(account, requests_limit, tokens_limit, 1, now)
+        return None
 
     def header_lines(self, key_id: str, requests_limit: int | None, tokens_limit: int | None, now: float) -> bytes:
         """See :class:`AllowanceStore`."""

@@ -12,20 +12,24 @@ from tollway.dataplane.answers import reply_head, stream_head
 from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Prepared
 from tollway.dataplane.failures import dated, failure_of
+from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.relay import Relay
 from tollway.dataplane.upstreams import Upstream
 from tollway.dataplane.world import World
+from tollway.domain.asked import Asked
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
-from tollway.http1.answer import StreamedResponse
+from tollway.http1.answer import Response, StreamedResponse
 from tollway.http1.errors import UpstreamError
-from tollway.providers.base import ChatResult, SplittingAdapter, StreamDecoder
+from tollway.providers.base import Adapter, ChatResult, SplittingAdapter, StreamDecoder
+from tollway.providers.classify import NO_ANSWER
 from tollway.routing.snapshot import Target
+from tollway.wire.structure import OF_ANSWERS, fits
 
 MAX_REPLY = 64 * 1024 * 1024
 """Largest complete answer of a provider, in bytes: chat answers are below 1 MiB, spoken ones take tens."""
 
-MAX_ERROR = 1024 * 1024
+MAX_ERROR = 256 * 1024
 """Largest error answer that is read; what matters of it is in its first kilobyte."""
 
 
@@ -102,7 +106,16 @@ async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult |
     attempt.status = reply.status
     assert attempt.adapter is not None
     headers = reply.headers if reply.status == 200 else dated_headers(world, attempt, reply.headers)
-    return attempt.adapter.decode(reply.status, headers, reply.body, attempt.call.asked)
+    if reply.received <= AT_ONCE_BYTES:
+        return attempt.adapter.decode(reply.status, headers, reply.body, attempt.call.asked)
+    return await world.offload.run(_decode_large, attempt.adapter, headers, reply, attempt.call.asked)
+
+
+def _decode_large(
+    adapter: Adapter, headers: Mapping[bytes, bytes], reply: Response, asked: Asked
+) -> ChatResult | UpstreamFailure:
+    body = reply.body
+    return adapter.decode(reply.status, headers, body, asked) if fits(body, OF_ANSWERS) else NO_ANSWER
 
 
 async def _fetch_further(world: World, attempt: Attempt, first: ChatResult) -> ChatResult | UpstreamFailure:

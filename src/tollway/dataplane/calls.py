@@ -2,12 +2,13 @@
 
 import enum
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tollway.admission.allowances import Hold
 from tollway.dataplane.upstreams import Upstream
 from tollway.domain.asked import Asked, NoUsage
 from tollway.domain.failures import UpstreamFailure
+from tollway.domain.refusals import Refusal
 from tollway.http1.answer import Answer
 from tollway.http1.server import Request
 from tollway.providers.base import Adapter
@@ -50,6 +51,8 @@ class Operation(NamedTuple):
     """Whether a call runs a model even if it names none."""
     as_is: bool = False
     """Whether what a provider says of the client's own mistakes keeps its status."""
+    demands: "Callable[[Call, Any], Refusal | None] | None" = None
+    """What it asks of a key beyond what every call does."""
 
 
 class Call:
@@ -66,6 +69,7 @@ class Call:
         "grant",
         "hold",
         "id",
+        "large",
         "operation",
         "prompt_tokens",
         "request",
@@ -102,6 +106,8 @@ class Call:
         self.started_unix = started_unix
         self.expires_at = grant.expires_at
         """Unix seconds; what the key's row says now, where the call is long."""
+        self.large = False
+        """Its body is worked on away from the event loop."""
         self.attempts = 0
         self.spent = False
         """What has been sent cannot be sent again: there is no other attempt."""

@@ -1,5 +1,7 @@
 """Is this process alive, and should it get new requests."""
 
+from collections.abc import Mapping
+
 from tollway.dataplane.world import World
 from tollway.http1.server import Request
 
@@ -12,12 +14,18 @@ async def serve_liveness(world: World, request: Request) -> None:
 
 
 async def serve_readiness(world: World, request: Request) -> None:
-    """200 while new requests are welcome; 503 while draining. A database that is away is a mode, not a reason."""
-    if world.draining:
-        _answer(world, request, 503, b'{"status":"draining"}')
+    """200 while a new call of a known key would be served. A database that is away is a mode, not a reason."""
+    reason = next((name for name, holds in reasons(world).items() if holds), None)
+    if reason is not None:
+        _answer(world, request, 503, b'{"status":"%b"}' % reason.encode())
     else:
         state = b"ok" if world.configuration.fresh else b"degraded"
         _answer(world, request, 200, b'{"status":"%b","revision":%d}' % (state, world.configuration.snapshot.revision))
+
+
+def reasons(world: World) -> Mapping[str, bool]:
+    """Why this process refuses every new call, each with whether it does: those that a call itself would meet."""
+    return {"draining": world.draining, "accounting_unavailable": world.books.full}
 
 
 def _answer(world: World, request: Request, status: int, body: bytes) -> None:

@@ -7,15 +7,17 @@
 """
 
 import asyncio
+import functools
 
-from tollway.dataplane.answers import passed_head, refuse
+from tollway.dataplane.answers import passed_head
 from tollway.dataplane.attempts import dated_headers, error_body, first_event, not_offered, open_answer
 from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Operation, Prepared, Way
 from tollway.dataplane.failures import failure_of
+from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.passage_request import Passage, read_passage
 from tollway.dataplane.relay import Relay
-from tollway.dataplane.serve import identify, run
+from tollway.dataplane.serve import serve
 from tollway.dataplane.world import World
 from tollway.domain.asked import NoUsage
 from tollway.domain.failures import FailureKind, UpstreamFailure
@@ -24,7 +26,7 @@ from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import MessageError, UpstreamError
 from tollway.http1.server import Request
 from tollway.providers.passage import DIALECT, PassageStream, judge
-from tollway.routing.snapshot import DEFAULT_PROVIDER, Target
+from tollway.routing.snapshot import DEFAULT_PROVIDER, Provider, Target
 from tollway.wire.paths import RULES, ModelIn, PathRule
 from tollway.wire.response_text import text_bytes
 
@@ -45,20 +47,11 @@ _ANOTHERS = UpstreamFailure(FailureKind.NO_CREDENTIAL, "stored objects are only 
 
 async def serve_passage(world: World, request: Request, path: bytes, rule: PathRule) -> None:
     """Answer one call of a path that passes; ``path`` is without ``/v1``."""
-    call_id = world.call_ids.next()
-    call = identify(world, request, call_id)
-    if isinstance(call, Call):
-        asked = await read_passage(request, path, rule)
-        call = identify(world, request, call_id)  # a body takes its time: meanwhile the key may have been revoked
-    if not isinstance(call, Call):
-        refuse(world, request, call_id, call)
-        return
-    refusal = _judge(call, asked) if isinstance(asked, Passage) else None
-    await run(world, call, OPERATIONS[rule], refusal or asked)
+    await serve(world, request, OPERATIONS[rule], functools.partial(read_passage, path, rule))
 
 
 def _judge(call: Call, passage: Passage) -> Refusal | None:
-    """What this path asks of a key beyond what every call does."""
+    """What a path asks of a key beyond what every call does."""
     rule = passage.rule
     if passage.on_stored:
         route = call.snapshot.routes.get(passage.model)
@@ -83,16 +76,28 @@ def prepare_passage(world: World, call: Call, target: Target) -> Prepared | Upst
     if isinstance(credential, UpstreamFailure):
         return credential
     upstream = world.upstreams.of(target)
-    message = b"%b %b%b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\nUser-Agent: tollway\r\n%b%b%b" % (
+    message = b"%b %b%b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\nUser-Agent: tollway\r\n%b%b%b%b" % (
         passage.method,
         upstream.base_path,
         passage.target,
         upstream.origin.authority,
         passage.lines,
+        _idempotency_line(world, call, passage, provider),
         credential,
         passage.framed(target.upstream_model),
     )
     return Prepared(upstream, None, credential, message)
+
+
+def _idempotency_line(world: World, call: Call, passage: Passage, provider: Provider) -> bytes:
+    """The client's ``Idempotency-Key``. On a credential that keys share it is made this key's own, or a provider would
+    give one tenant the answer of another who chose the same name."""
+    name = passage.idempotency_key
+    if name is None:
+        return b""
+    if provider.name not in call.grant.secrets:
+        name = world.hasher(b"%b\n%b" % (call.grant.id.encode(), name)).hex().encode()
+    return b"Idempotency-Key: %b\r\n" % name
 
 
 async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | None:
@@ -111,6 +116,8 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
         if decoder.failure is not None and not decoder.started:
             return decoder.failure
         if decoder.finished:
+            if _is_unmetered(attempt, decoder):
+                decoder.content_bytes = await _text_bytes(world, held)
             _respond(world, attempt, response, decoder, held)
         else:
             head = passed_head(attempt, response.headers, world.now())
@@ -173,8 +180,6 @@ async def _held_json(response: StreamedResponse, decoder: PassageStream) -> byte
 
 def _respond(world: World, attempt: Attempt, response: StreamedResponse, decoder: PassageStream, body: bytes) -> None:
     call, target = attempt.call, attempt.upstream.target
-    if decoder.is_json and decoder.usage is None and call.operation.no_usage is NoUsage.ESTIMATE:
-        decoder.content_bytes = text_bytes(body)
     cost = _charge(world, attempt, decoder)
     now = world.now()
     call.request.respond(response.status, passed_head(attempt, response.headers, now, cost), body)
@@ -182,6 +187,16 @@ def _respond(world: World, attempt: Attempt, response: StreamedResponse, decoder
         world.health.succeeded(target, call.grant, now)
     else:
         world.health.failed(target, call.grant, decoder.failure, now)
+
+
+def _is_unmetered(attempt: Attempt, decoder: PassageStream) -> bool:
+    """Whether an answer is billed by what it says, because its provider did not count."""
+    no_usage = attempt.call.operation.no_usage
+    return decoder.is_json and decoder.usage is None and no_usage is NoUsage.ESTIMATE
+
+
+async def _text_bytes(world: World, body: bytes) -> int:
+    return text_bytes(body) if len(body) <= AT_ONCE_BYTES else await world.offload.run(text_bytes, body)
 
 
 def _charge(world: World, attempt: Attempt, decoder: PassageStream) -> int | None:
@@ -232,6 +247,7 @@ def _operation(rule: PathRule) -> Operation:
         no_usage,
         runs_model=rule.names_model,
         as_is=True,
+        demands=_judge,
     )
 
 

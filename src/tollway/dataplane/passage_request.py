@@ -1,7 +1,10 @@
 """What a call that passes asks for: read off its body, as much of it as that takes."""
 
+import functools
 from collections.abc import AsyncIterator
 
+from tollway.dataplane.offload import AT_ONCE_BYTES
+from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
 from tollway.domain.refusals import BadRequest
 from tollway.http1.errors import MessageError
@@ -10,9 +13,10 @@ from tollway.wire.multipart import MultipartFields, boundary_of
 from tollway.wire.paths import ModelIn, PathRule
 from tollway.wire.relayed_call import RelayedCall, parse_relayed
 
-_FORWARDED = (b"accept", b"idempotency-key", b"openai-beta", b"range")
+_FORWARDED = (b"accept", b"openai-beta", b"range")
 """The client's headers that mean something to a provider, besides the type of the body."""
 
+_IDEMPOTENCY_KEY = b"idempotency-key"
 _MODEL, _STREAM = b"model", b"stream"
 _FORM = b"multipart/form-data"
 _OPAQUE = frozenset({b"application/octet-stream", b"application/sdp"})
@@ -29,7 +33,9 @@ class Passage(Asked, frozen=True, kw_only=True):
     target: bytes
     """Path without ``/v1``, and query."""
     lines: bytes
-    """The client's headers that go along."""
+    """The client's headers that go along as they are."""
+    idempotency_key: bytes | None = None
+    """What the client calls this request, so that the provider does not do it twice."""
     start: bytes
     """What has come of the body: all of it where it is JSON."""
     document: RelayedCall | None = None
@@ -66,7 +72,7 @@ class BadForm(MessageError):  # noqa: N818 - a fault of the client's
     """A form turned out to be ambiguous after its model had been read."""
 
 
-async def read_passage(request: Request, path: bytes, rule: PathRule) -> Passage | BadRequest:
+async def read_passage(path: bytes, rule: PathRule, world: World, request: Request) -> Passage | BadRequest:
     """As much of the body as it takes to know what is asked; raises MessageError where it is not well framed."""
     headers = request.headers
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -79,7 +85,8 @@ async def read_passage(request: Request, path: bytes, rule: PathRule) -> Passage
         lines += b"content-type: %b\r\n" % headers[b"content-type"]
         return await _read_form(request, target, lines, rule, is_form=kind == _FORM)
     body = await request.read_body()
-    document = parse_relayed(body, may_be_empty=not rule.names_model)
+    parse = functools.partial(parse_relayed, may_be_empty=not rule.names_model)
+    document = parse(body) if len(body) <= AT_ONCE_BYTES else await world.offload.run(parse, body)
     if isinstance(document, BadRequest):
         return document
     if body:
@@ -93,6 +100,7 @@ async def read_passage(request: Request, path: bytes, rule: PathRule) -> Passage
         method=request.method,
         target=target,
         lines=lines,
+        idempotency_key=headers.get(_IDEMPOTENCY_KEY),
         start=body,
         document=document if body else None,
         length=len(body),
@@ -132,6 +140,7 @@ async def _read_form(
         method=request.method,
         target=target,
         lines=lines,
+        idempotency_key=request.headers.get(_IDEMPOTENCY_KEY),
         form=form,
         start=bytes(start),
         rest=None if whole else _rest(pieces, form, chunked=length is None),

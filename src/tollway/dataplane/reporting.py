@@ -7,6 +7,7 @@ import time
 
 from tollway.admission.authenticate import authenticate
 from tollway.dataplane.calls import Call, Cut
+from tollway.dataplane.health import reasons
 from tollway.dataplane.world import World
 from tollway.domain.refusals import ExpiredKey, KeysUnavailable
 from tollway.http1.errors import UpstreamError
@@ -34,6 +35,7 @@ async def keep_house(world: World) -> None:
                 seen = world.configuration.snapshot
                 cut_revoked(world)
             world.books.retry()
+            await world.books.rescue()
             keep_streams_alive(world)
         except Exception:
             _log.exception("house-keeping failed and goes on")
@@ -116,4 +118,5 @@ def gauges(world: World) -> Gauges:
         journal_bytes_total=world.books.journal_bytes,
         loop_lag_seconds=world.loop_lag_s,
         draining=world.draining,
+        unready={reason: int(holds) for reason, holds in reasons(world).items()},
     )

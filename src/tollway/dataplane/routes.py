@@ -11,7 +11,7 @@ from tollway.dataplane.models import PATHS as MODEL_PATHS
 from tollway.dataplane.models import serve_model, serve_models
 from tollway.dataplane.operations import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS
 from tollway.dataplane.passage import serve_passage
-from tollway.dataplane.serve import Parse, serve
+from tollway.dataplane.serve import Parse, reading, serve
 from tollway.dataplane.world import World
 from tollway.domain.refusals import BadRequest
 from tollway.http1.server import Request
@@ -29,7 +29,8 @@ Serve = Callable[[World, Request], Awaitable[None]]
 
 def operation(of: Operation, parse: Parse) -> Serve:
     """Serves one operation whose bodies this parser judges."""
-    return lambda world, request: serve(world, request, of, parse)
+    read = reading(parse)
+    return lambda world, request: serve(world, request, of, read)
 
 
 _ON_OPENAIS_PATHS: dict[bytes, dict[bytes, Serve]] = {

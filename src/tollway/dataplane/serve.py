@@ -2,17 +2,20 @@
 
 Judged in this order: who asks, what is asked, for which model, what the limits still allow. Then one provider after the
 other is attempted until one answers. A refusal at any point is a value, and ``refuse`` is the one way to say it.
+
+A large body is no reason to work for a key that has nothing left: it is asked for its limits before it is read.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 
 from tollway.admission.authenticate import authenticate
 from tollway.dataplane.answers import call_lines, limit_lines, refuse
 from tollway.dataplane.calls import Attempt, Call, Cut, Operation, Prepared
+from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
 from tollway.domain.failures import FailureKind, UpstreamFailure
@@ -27,6 +30,7 @@ from tollway.domain.refusals import (
     RevokedKey,
     TooFast,
     TooLarge,
+    TooManyAtOnce,
 )
 from tollway.http1.server import Request
 from tollway.providers.signing.bearer import without_secret
@@ -47,29 +51,71 @@ Parse = Callable[[bytes, int], Asked | BadRequest]
 """Judges a client's body; the second argument is the time, Unix seconds."""
 
 
-async def serve(world: World, request: Request, operation: Operation, parse: Parse) -> None:
-    """Answer one call whose body is read and judged as a whole before anything is sent."""
+Read = Callable[[World, Request], Awaitable[Asked | Refusal]]
+"""Reads as much of a request's body as it takes to know what is asked."""
+
+
+def reading(parse: Parse) -> Read:
+    """Reads and judges a body as a whole."""
+
+    async def read(world: World, request: Request) -> Asked | BadRequest:
+        body = request.body
+        if body is None:
+            body = await request.read_body()
+        now_unix = int(time.time())
+        if len(body) <= AT_ONCE_BYTES:
+            return parse(body, now_unix)
+        return await world.offload.run(parse, body, now_unix)
+
+    return read
+
+
+async def serve(world: World, request: Request, operation: Operation, read: Read) -> None:
+    """Answer one call."""
     call_id = world.call_ids.next()
     call = identify(world, request, call_id)
-    if request.body is None and isinstance(call, Call):
-        await request.read_body()
-        call = identify(world, request, call_id)  # a body takes its time: meanwhile the key may have been revoked
     if not isinstance(call, Call):
         refuse(world, request, call_id, call)
         return
-    assert request.body is not None
-    await run(world, call, operation, parse(request.body, int(call.started_unix)))
+    grant = call.grant
+    if not world.slots.enter(grant.id):
+        refuse(world, request, call_id, TooManyAtOnce(world.slots.limit), limit_lines(world, grant))
+        return
+    try:
+        await serve_known(world, call, operation, read)
+    finally:
+        world.slots.leave(grant.id)
 
 
-async def run(world: World, call: Call, operation: Operation, asked: Asked | Refusal) -> None:
-    """Admit a call whose caller is known, and answer it."""
+async def serve_known(world: World, call: Call, operation: Operation, read: Read) -> None:
+    """Judge and answer a call whose caller is known."""
+    request = call.request
+    length = request.content_length
+    large = length is None or length > AT_ONCE_BYTES
+    came = request.body is not None
+    asked: Asked | Refusal | None = exhausted(world, call) if large else None
+    if asked is None:
+        asked = await read(world, request)
+    if large or not came:  # a body takes its time: meanwhile the key may have been revoked
+        again = identify(world, request, call.id)
+        if not isinstance(again, Call):
+            refuse(world, request, call.id, again)
+            return
+        call = again
+        call.large = large
     refusal = admit(world, call, operation, asked) if isinstance(asked, Asked) else asked
     if refusal is not None:
-        refuse(world, call.request, call.id, refusal, limit_lines(world, call.grant))
+        refuse(world, request, call.id, refusal, limit_lines(world, call.grant))
         return
     refusal = await answer_or_cut(world, call)
     if refusal is not None:
-        refuse(world, call.request, call.id, refusal, call_lines(world, call))
+        refuse(world, request, call.id, refusal, call_lines(world, call))
+
+
+def exhausted(world: World, call: Call) -> Refusal | None:
+    """Why the key could make no call at all now."""
+    grant = call.grant
+    return world.allowances.exhausted(grant.id, grant.requests_per_minute, grant.tokens_per_minute, call.started)
 
 
 def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
@@ -83,6 +129,8 @@ def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
 def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refusal | None:
     """The one gate that every call passes; None lets it through. A refusal takes nothing from any limit."""
     grant = call.grant
+    if operation.demands is not None and (refusal := operation.demands(call, asked)) is not None:
+        return refusal
     targets = plan(asked.model, grant, call.snapshot)
     if not isinstance(targets, tuple):
         return targets
@@ -142,7 +190,8 @@ async def answer(world: World, call: Call) -> Refusal | None:
     for target in candidates(world, call, failures):
         if failures and target is failures[-1][0]:
             await asyncio.sleep(repeat_pause_s(failures[-1][1]))
-        prepared = way.prepare(world, call, target)
+        prepare = way.prepare
+        prepared = await world.offload.run(prepare, world, call, target) if call.large else prepare(world, call, target)
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now())
             outcome = await attempt_once(world, attempt)
@@ -161,6 +210,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
         if call.spent or world.now() >= deadline:
             break
     if failures and all(failure.kind is FailureKind.UNSUPPORTED for _, failure in failures):
+        call.hold.cancel()  # nobody was asked: it counts as every other refusal
         return ClientFault(failures[0][1])
     return NoAnswer(tuple((f"{target.model} at {target.provider.name}", failure) for target, failure in failures))
 

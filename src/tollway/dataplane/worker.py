@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 import time
 
 import uvloop
@@ -13,8 +14,10 @@ import uvloop
 from tollway.accounting.journal import Journal
 from tollway.admission.allowances import MemoryAllowances
 from tollway.admission.authenticate import KeyHasher
+from tollway.admission.slots import CallSlots
 from tollway.child import SupervisorLine, read_config
 from tollway.dataplane.books import Books
+from tollway.dataplane.offload import SWITCH_INTERVAL_S, Offload
 from tollway.dataplane.reporting import cut_all, keep_house, keep_reporting
 from tollway.dataplane.routes import Router
 from tollway.dataplane.upstreams import Upstreams
@@ -42,6 +45,7 @@ _LAST_WORDS_S = 2.0
 def main() -> int:
     """Serve as the first line of standard input says; 0 after a clean stop."""
     config = read_config()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     writer = log.start(f"worker-{config.worker}", config.settings.log_level, config.secrets)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -83,6 +87,7 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
         for task in background:
             task.cancel()
         client.close()
+        world.offload.close()
         await configuration.close()
         if lost := journal.close():
             _log.error("%d settlements are lost: the disk did not take them to the end", lost)
@@ -130,6 +135,8 @@ def build(
         configuration=configuration,
         hasher=KeyHasher(vault.pepper),
         allowances=MemoryAllowances(),
+        slots=CallSlots(settings.max_parallel_per_key),
+        offload=Offload(),
         retry_budget=retry_budget,
         health=Health(retry_budget),
         upstreams=Upstreams(vault, settings.platform_keys, control),

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from tollway.admission.allowances import AllowanceStore
 from tollway.admission.authenticate import KeyHasher
+from tollway.admission.slots import CallSlots
 from tollway.dataplane.books import Books
 from tollway.dataplane.calls import Call, Clock
+from tollway.dataplane.offload import Offload
 from tollway.dataplane.upstreams import Upstreams
 from tollway.http1.client import Client
 from tollway.http1.origin import Origin
@@ -50,6 +52,8 @@ class World:
     configuration: Configuration
     hasher: KeyHasher
     allowances: AllowanceStore
+    slots: CallSlots
+    offload: Offload
     retry_budget: RetryBudget
     health: Health
     upstreams: Upstreams

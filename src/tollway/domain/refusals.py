@@ -68,6 +68,12 @@ class TooLarge(msgspec.Struct, frozen=True):
     wanted: int
 
 
+class TooManyAtOnce(msgspec.Struct, frozen=True):
+    """So many calls of the key run already."""
+
+    limit: int
+
+
 class NoAnswer(msgspec.Struct, frozen=True):
     """No provider could answer. ``attempts`` pairs the name of what was tried with why it failed, in order."""
 
@@ -115,6 +121,7 @@ Refusal = (
     | ModelNotAllowed
     | TooFast
     | TooLarge
+    | TooManyAtOnce
     | NoAnswer
     | ClientFault
     | ProviderKeyRequired

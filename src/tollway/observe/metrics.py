@@ -64,6 +64,7 @@ FAMILIES: dict[str, Family] = {
     "tollway_journal_bytes_total": Family("counter", "Bytes written to the journal."),
     "tollway_loop_lag_seconds": Family("gauge", "How late the event loop's timers ran, at worst, in the last second."),
     "tollway_draining": Family("gauge", "1 while the worker finishes its last calls."),
+    "tollway_unready": Family("gauge", "1 while the worker refuses every new call for this reason.", ("reason",)),
 }
 """Everything a worker reports, by name."""
 
@@ -81,6 +82,7 @@ class Gauges(msgspec.Struct, kw_only=True):
     journal_bytes_total: int = 0
     loop_lag_seconds: float = 0.0
     draining: bool = False
+    unready: Mapping[str, int] = {}
 
 
 class WorkerReport(msgspec.Struct, frozen=True, array_like=True):

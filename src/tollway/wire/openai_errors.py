@@ -28,6 +28,7 @@ from tollway.domain.refusals import (
     RevokedKey,
     TooFast,
     TooLarge,
+    TooManyAtOnce,
 )
 from tollway.wire.json import encode
 
@@ -42,6 +43,7 @@ _MAX_WAIT_S = 60.0  # a provider's wait is passed on up to here; above 120 s the
 _MAX_NAME = 128  # of a model's name in a message
 _OUTAGE_RETRY_S = 5.0  # a full disk or a lost database is not repaired faster
 _AWAY_RETRY_S = 1.0  # what died is restarted within a second
+_BUSY_RETRY_S = 1.0  # somebody's call ends at any moment
 _DRAIN_RETRY_S = 1.0  # by then a load balancer has taken this process out, or its successor has started
 
 
@@ -113,6 +115,9 @@ def to_http(refusal: Refusal) -> HttpError:
                 "Waiting does not help."
             )
             return _error(429, "rate_limit_exceeded", text, type=dimension, headers=_DO_NOT_RETRY)
+        case TooManyAtOnce(limit):
+            text = f"Too many requests of this API key at the same time: Limit {limit}. Please try again in a moment."
+            return _error(429, "rate_limit_exceeded", text, type="requests", headers=_retry_after(_BUSY_RETRY_S))
         case NoAnswer(attempts):
             return _no_answer(attempts)
         case ClientFault(failure, as_is):
