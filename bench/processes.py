@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _CPU_CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED, as glibc's clock_getcpuclockid(3) makes it
 
@@ -135,6 +136,11 @@ def only_below(pid: int, word: str, limit_s: float = 5) -> int:
 def cpu_s(pid: int) -> float:
     """CPU time of one process, all its threads, the ended ones too: exact to the nanosecond."""
     return time.clock_gettime_ns((~pid << 3) | _CPU_CLOCK_OF_PROCESS) / 1e9
+
+
+def resident_kib(pid: int) -> int:
+    """Resident size of one process, read as quickly as it can be."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE // 1024
 
 
 def memory_kib(pid: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from typing import Any, Self
 import asyncpg
 
 from bench import exchange, processes
+from bench.hostile import ANSWERS
 from bench.programs import Place, Program, Upstream, clean_environment
 from bench.report import TOLLWAY
 
@@ -129,7 +130,8 @@ class Database:
                 _NO_LIMIT,
             )
         )
-        for model, provider in ((exchange.MODEL, "openai"), (exchange.MISTRAL_MODEL, "mistral")):
+        hostile_models = ((f"hostile-{number}", answer.dialect) for number, answer in enumerate(ANSWERS.values()))
+        for model, provider in (*hostile_models, (exchange.MISTRAL_MODEL, "mistral"), (exchange.MODEL, "openai")):
             self._runner.run(
                 self._connection.execute(
                     """INSERT INTO "LLMModels" (name, provider, "inputCostPer1k", "outputCostPer1k")
