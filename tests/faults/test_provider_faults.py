@@ -429,6 +429,38 @@ async def test_d20_usage_after_the_finish_in_any_place_is_taken_once(tenant: Ten
 # D1, D3, D5, D21 to D23
 
 
+async def test_d25_another_model_in_the_answer_changes_neither_the_answer_nor_its_price(tenant: Tenant) -> None:
+    """Providers answer with the dated name of what they were asked for, so another name says nothing by itself."""
+    other = {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "a-dearer-model",
+        "usage": openai_usage(Bill(10, 20)),
+    }
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    tenant.openai.answers(reply(200, {**other, "choices": [choice]}))
+    answer = await tenant.chat()
+    assert (answer.json["model"], answer.header("x-tollway-model")) == ("a-dearer-model", tenant.model)
+    assert answer.header("x-tollway-cost") == "0.00005"
+    (row,) = await tenant.ledger(1)
+    assert (row["model"], row["upstream_model"], row["state"]) == (tenant.model, tenant.model, "exact")
+
+
+async def test_d30_a_provider_that_finishes_although_we_hung_up_is_entered_once_by_estimate(tenant: Tenant) -> None:
+    gate = Gate()
+    tenant.openai.answers(openai_stream(["Hello", gate, " world", " again"], Bill(9, 3)))
+    async with tenant.stream() as stream:
+        assert await stream.next_text() == "Hello"
+    (row,) = await tenant.ledger(1)
+    gate.open()  # now it says all the rest, to nobody
+    assert (row["state"], row["outcome"], row["charged"]) == ("partial", "client_gone", True)
+    assert (row["input_tokens"], row["output_tokens"]) == (13, 2), "what was asked and what had come, by estimate"
+    tenant.openai.answers(openai_reply())
+    assert (await tenant.chat()).status == 200
+    assert [row["outcome"] for row in await tenant.ledger(2)] == ["client_gone", "ok"]
+
+
 async def test_d21_a_refused_credential_of_ours_is_never_the_clients_401(tenant: Tenant) -> None:
     for status in (401, 403):
         tenant.openai.answers(error(status, "Incorrect API key provided"))
