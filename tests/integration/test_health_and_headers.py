@@ -116,7 +116,7 @@ async def test_the_clients_head_is_not_passed_on_to_the_provider(tenant: Tenant)
     tenant.openai.answers(openai_reply())
     headers = {
         "cookie": "canary=1",
-        "x-api-key": "canary",
+        "x-api-key": tenant.key,
         "x-forwarded-for": "1.2.3.4",
         "openai-organization": "org-canary",
         "accept-encoding": "gzip, br, zstd",

@@ -75,7 +75,6 @@ _FOREIGN = {
     "cookie": "session=1",
     "openai-organization": "org-of-the-client",
     "openai-project": "proj-of-the-client",
-    "x-api-key": "sk-of-the-client",
     "x-forwarded-for": "10.1.2.3",
     "x-stainless-lang": "python",
     "user-agent": "OpenAI/Python",
@@ -87,8 +86,8 @@ _MEANT = {"accept": "application/json", "idempotency-key": "once", "openai-beta"
 
 async def test_of_a_clients_head_only_what_the_provider_should_know_goes_on(tenant: Tenant) -> None:
     tenant.openai.answers(reply(200, {"data": []}))
-    body = {"model": tenant.model, "prompt": "a cat"}
-    assert (await tenant.post("/v1/images/generations", body, {**_FOREIGN, **_MEANT})).status == 200
+    body, keys = {"model": tenant.model, "prompt": "a cat"}, {"x-api-key": tenant.key, "api-key": tenant.key}
+    assert (await tenant.post("/v1/images/generations", body, {**_FOREIGN, **_MEANT, **keys})).status == 200
     (request,) = tenant.openai.requests
     assert dict(request.headers) == {
         **_MEANT,

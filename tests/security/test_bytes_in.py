@@ -5,13 +5,15 @@ Names begin with the rows of docs/faults.md.
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from fakes.client import BrokenAnswerError, Reply, Wire, chat_body, request_bytes
+from fakes.client import BrokenAnswerError, Reply, Stream, Wire, chat_body, request_bytes
 from fakes.fixtures import StartGateway
-from fakes.gateway import Gateway, Tenant
-from fakes.upstream import openai_reply
+from fakes.gateway import Gateway, Tenant, new_tenant
+from fakes.upstream import HANG, Gate, openai_reply, openai_stream, reply
 
 MARK = "smuggled"
 REFUSED = {400, 405, 413, 414, 417, 431, 501, 505}
@@ -181,8 +183,51 @@ async def test_s6_two_credentials_are_refused(tenant: Tenant, order: int) -> Non
     await assert_refused_and_closed(tenant, b"\r\n".join(lines) + b"\r\n\r\n")
 
 
-async def test_s6_a_second_kind_of_credential_is_never_used(tenant: Tenant) -> None:
-    for name in ("x-api-key", "api-key", "x-authorization", "proxy-authorization", "cookie"):
+@pytest.mark.parametrize("name", ["x-api-key", "api-key", "x-goog-api-key"])
+async def test_s6_the_key_may_come_in_the_header_of_another_api(tenant: Tenant, name: str) -> None:
+    tenant.openai.answers(openai_reply(), openai_reply(), reply(200, {"data": []}))
+    path, body, own = "/v1/chat/completions", chat_body(tenant.model), {name: tenant.key}
+    assert (await tenant.client.post(path, body, headers=own)).text == "Bonjour"
+    assert (await tenant.client.post(path, body, tenant.key, own)).text == "Bonjour"
+    assert (await tenant.client.call("GET", "/v1/files", headers=own)).status == 200
+    for credential, headers in ((tenant.key, {name: "other"}), ("other", own), (None, {name: "other"})):
+        answer = await tenant.client.post(path, body, credential, headers)
+        assert answer.refusal == (401, "invalid_api_key")
+        assert answer.header("www-authenticate") == "Bearer"
+    basic = {"authorization": "Basic dXNlcjpwYXNz", **own}
+    assert (await tenant.client.post(path, body, headers=basic)).refusal == (401, "invalid_api_key")
+    for sent in tenant.openai.requests:
+        assert sent.header("authorization") == f"Bearer {tenant.openai.secret}", "the provider's credential is ours"
+        assert {known for known, _ in sent.headers}.isdisjoint({"x-api-key", "api-key", "x-goog-api-key"})
+        assert tenant.key.encode() not in sent.head + sent.body
+    assert len(tenant.openai.requests) == 3
+
+
+async def test_s6_streams_are_watched_by_their_key_whatever_header_it_came_in(tenant: Tenant) -> None:
+    gate, other = Gate(), await new_tenant(tenant.gateway)
+    tenant.openai.answers(openai_stream(["one", gate, "two", HANG]))
+    other.openai.answers(openai_stream(["one", HANG]))
+
+    @asynccontextmanager
+    async def stream(of: Tenant) -> AsyncIterator[Stream]:
+        async with of.client.connect() as wire:
+            body = chat_body(of.model, stream=True)
+            await wire.send(request_bytes("POST", "/v1/chat/completions", body, headers={"x-api-key": of.key}))
+            yield Stream(wire, await wire.head())
+
+    revoke = 'DELETE FROM "Users" WHERE id = $1'
+    async with stream(tenant) as good, stream(other) as revoked:
+        assert [await one.next_text() for one in (good, revoked)] == ["one", "one"]
+        await tenant.gateway.sql(revoke, other.key_id)
+        assert "revoked_api_key" in (await revoked.events())[-1]
+        gate.open()
+        assert await good.next_text() == "two", "only the revoked one is cut"
+        await tenant.gateway.sql(revoke, tenant.key_id)
+        assert "revoked_api_key" in (await good.events())[-1]
+
+
+async def test_s6_no_other_place_holds_a_key(tenant: Tenant) -> None:
+    for name in ("x-api-key", "api-key", "x-authorization", "proxy-authorization", "cookie", "x-goog-api-key"):
         answer = await tenant.client.post(
             "/v1/chat/completions", chat_body(tenant.model), headers={name: f"Bearer {tenant.key}"}
         )
@@ -191,8 +236,9 @@ async def test_s6_a_second_kind_of_credential_is_never_used(tenant: Tenant) -> N
             "/v1/chat/completions", chat_body(tenant.model), "wrong", {name: f"Bearer {tenant.key}"}
         )
         assert answer.refusal == (401, "invalid_api_key")
-    answer = await tenant.client.post(f"/v1/chat/completions?api_key={tenant.key}", chat_body(tenant.model))
-    assert answer.status in (401, 404)
+    for query in ("api_key", "api-key", "key", "access_token", "x-api-key"):
+        answer = await tenant.client.post(f"/v1/chat/completions?{query}={tenant.key}", chat_body(tenant.model))
+        assert answer.status == 401
     assert tenant.openai.requests == []
 
 

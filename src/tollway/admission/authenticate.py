@@ -1,6 +1,7 @@
 """Who is calling: a virtual key, found by the keyed hash of the whole secret."""
 
 import hashlib
+from collections.abc import Mapping
 
 from tollway.domain.keys import KeyHash
 from tollway.domain.refusals import BadKey, ExpiredKey, KeysUnavailable, RevokedKey
@@ -8,6 +9,8 @@ from tollway.routing.snapshot import KeyGrant, Snapshot
 
 MAX_KEY_BYTES = 256
 """Longer texts are no key of ours (55 characters) or the predecessor's (36) and are not worth hashing."""
+
+_KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 _BAD_KEY = BadKey()
 _EXPIRED_KEY = ExpiredKey()
@@ -33,18 +36,41 @@ class KeyHasher:
         return KeyHash(state.digest())
 
 
+def presented_key(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The one key that a request presents, in the header that OpenAI's, Anthropic's, Azure's or Google's clients use.
+
+    None where there is none, where ``Authorization`` is not ``Bearer …``, and where two differ: nobody could say which
+    of them was meant, and something in front of us may have judged the other.
+    """
+    if b"x-api-key" in headers or b"api-key" in headers or b"x-goog-api-key" in headers:
+        return _agreed_key(headers)
+    return bearer(headers.get(b"authorization"))
+
+
+def bearer(authorization: bytes | None) -> bytes | None:
+    """The token of an ``Authorization`` header; None where there is none."""
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip(b" ") or None if scheme.lower() == b"bearer" else None
+
+
+def _agreed_key(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """What all headers that hold anything agree on."""
+    keys = {key for name in _KEY_HEADERS if (key := headers.get(name, b"").strip(b" "))}
+    if authorization := headers.get(b"authorization"):
+        keys.add(bearer(authorization) or b"")
+    return keys.pop() or None if len(keys) == 1 else None
+
+
 def authenticate(
-    authorization: bytes | None, snapshot: Snapshot, hasher: KeyHasher, now_unix: float, *, fresh: bool
+    presented: bytes | None, snapshot: Snapshot, hasher: KeyHasher, now_unix: float, *, fresh: bool
 ) -> KeyGrant | BadKey | ExpiredKey | RevokedKey | KeysUnavailable:
-    """The grant of the key in an ``Authorization`` header.
+    """The grant of a presented key.
 
     ``fresh`` says whether the snapshot is known to be current: if not, an unknown key may be a new one.
     """
-    if authorization is None:
-        return _BAD_KEY
-    scheme, _, presented = authorization.partition(b" ")
-    presented = presented.strip(b" ")
-    if scheme.lower() != b"bearer" or not 0 < len(presented) <= MAX_KEY_BYTES:
+    if presented is None or len(presented) > MAX_KEY_BYTES:
         return _BAD_KEY
     grant = snapshot.keys.get(hasher(presented))
     if grant is None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 
-from tollway.admission.authenticate import authenticate
+from tollway.admission.authenticate import authenticate, presented_key
 from tollway.dataplane.calls import Call, Cut
 from tollway.dataplane.health import reasons
 from tollway.dataplane.world import World
@@ -67,8 +67,8 @@ def cut_revoked(world: World) -> None:
     """End the streams of keys that the new snapshot refuses. What they used is billed."""
     configuration, now_unix = world.configuration, time.time()
     for call in list(world.calls):
-        authorization = call.request.headers.get(b"authorization")
-        grant = authenticate(authorization, configuration.snapshot, world.hasher, now_unix, fresh=configuration.fresh)
+        key = presented_key(call.request.headers)
+        grant = authenticate(key, configuration.snapshot, world.hasher, now_unix, fresh=configuration.fresh)
         if isinstance(grant, KeyGrant):
             call.expires_at = grant.expires_at
         elif not isinstance(grant, KeysUnavailable) and call.asked.stream:

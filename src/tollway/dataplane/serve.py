@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 
-from tollway.admission.authenticate import authenticate
+from tollway.admission.authenticate import authenticate, presented_key
 from tollway.dataplane.answers import call_lines, limit_lines, refuse
 from tollway.dataplane.calls import Attempt, Call, Cut, Operation, Prepared
 from tollway.dataplane.offload import AT_ONCE_BYTES
@@ -122,7 +122,7 @@ def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
     """Who asks. The call begins here: it pins the snapshot and the clock."""
     now, now_unix = world.now(), time.time()
     snapshot, fresh = world.configuration.snapshot, world.configuration.fresh
-    grant = authenticate(request.headers.get(b"authorization"), snapshot, world.hasher, now_unix, fresh=fresh)
+    grant = authenticate(presented_key(request.headers), snapshot, world.hasher, now_unix, fresh=fresh)
     return Call(call_id, request, snapshot, grant, now, now_unix) if isinstance(grant, KeyGrant) else grant
 
 

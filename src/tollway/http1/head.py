@@ -46,7 +46,7 @@ _is_method: Final = re.compile(rb"[A-Z-]{1,32}").fullmatch
 _is_host: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
 _SINGLE: Final = frozenset(
     b"host content-length transfer-encoding content-type content-encoding expect cookie"
-    b" authorization proxy-authorization api-key x-api-key idempotency-key".split()
+    b" authorization proxy-authorization api-key x-api-key x-goog-api-key idempotency-key".split()
 )
 """Headers of which a second line is refused: framing, identity, and what the body is."""
 
