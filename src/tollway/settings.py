@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from tollway.domain.hosts import is_loopback
 from tollway.domain.keys import Secret
 from tollway.routing.snapshot import BUILTIN, base_url_problem
 
@@ -165,14 +166,6 @@ def _other_api_keys(environ: Mapping[str, str]) -> dict[str, Secret]:
 def encryption_key(text: str) -> Secret:
     """64 hex digits as a secret; raises ValueError with the reason for anything else."""
     return _hex(64)(text)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address; a name other than ``localhost`` is not trusted to stay one."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _contradictions(settings: Settings) -> list[str]:

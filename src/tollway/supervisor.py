@@ -217,7 +217,10 @@ class Supervisor:
             os.write(sys.stdout.fileno(), line.encode())
         settings = self._settings
         if settings.admin_key is None:
-            _log.info("without ADMIN_KEY, the admin surface is open to everybody on this machine")
+            _log.info(
+                "without ADMIN_KEY, the admin surface is open to everybody on this machine, and to whomever a proxy or "
+                "tunnel on it lets in: set it before anything forwards to this port"
+            )
         elif len(settings.admin_key.reveal()) < _SHORT_KEY:
             _log.warning("ADMIN_KEY is short enough to be guessed")
         if settings.redis_url is not None:

@@ -355,7 +355,7 @@ async def test_every_total_is_the_sum_of_its_rows(gateway: Gateway) -> None:
     ("framing", "pieces"),
     [
         ("content-length: 33000000\r\n\r\n", 2),  # refused by what it says it will be
-        ("transfer-encoding: chunked\r\n\r\n", 17),  # refused as soon as it is more than a megabyte
+        ("transfer-encoding: chunked\r\n\r\n", 3),  # refused as soon as it is more than 64 KiB
     ],
 )
 async def test_a_stranger_cannot_make_the_gateway_hold_a_large_set_up_request(

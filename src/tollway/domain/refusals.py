@@ -23,6 +23,15 @@ class KeysUnavailable(msgspec.Struct, frozen=True):
     retry_after_s: float = 1.0
 
 
+class NotAdministrator(msgspec.Struct, frozen=True):
+    """The request may not use the admin surface."""
+
+    status: int
+    """401 where a key would help, 403 where the request itself is in the way."""
+    code: str
+    message: str
+
+
 class BadRequest(msgspec.Struct, frozen=True):
     """The request itself is wrong."""
 
@@ -116,6 +125,7 @@ Refusal = (
     | ExpiredKey
     | RevokedKey
     | KeysUnavailable
+    | NotAdministrator
     | BadRequest
     | ModelNotFound
     | ModelNotAllowed

@@ -23,6 +23,7 @@ from tollway.domain.refusals import (
     ModelNotAllowed,
     ModelNotFound,
     NoAnswer,
+    NotAdministrator,
     ProviderKeyRequired,
     Refusal,
     RevokedKey,
@@ -95,6 +96,8 @@ def to_http(refusal: Refusal) -> HttpError:
         case KeysUnavailable(retry_after_s):
             text = "The API key cannot be checked at the moment."
             return _error(503, "keys_unavailable", text, type=_SERVER_ERROR, headers=_retry_after(retry_after_s))
+        case NotAdministrator(status, code, message):
+            return _error(status, code, message, headers=_CHALLENGE if status == 401 else _DO_NOT_RETRY)
         case BadRequest(message, param, code, status):
             return _error(status, code, message, param)
         case ModelNotFound(model, status):
