@@ -139,7 +139,13 @@ HEADS = {
     "a long version": lambda tenant: head_lines(tenant, first=b"POST /v1/chat/completions HTTP/1.10"),
     "a small version": lambda tenant: head_lines(tenant, first=b"POST /v1/chat/completions http/1.1"),
     "another protocol": lambda tenant: head_lines(tenant, first=b"OPTIONS rtsp://x RTSP/1.0"),
-    "absolute target": lambda tenant: head_lines(tenant, first=b"POST http://evil/v1/chat/completions HTTP/1.1"),
+    "absolute target without a host": lambda tenant: head_lines(tenant, first=b"POST http:///v1/models HTTP/1.1"),
+    "absolute target with a user": lambda tenant: head_lines(tenant, first=b"POST http://u@a/v1/models HTTP/1.1"),
+    "absolute target of another scheme": lambda tenant: head_lines(tenant, first=b"POST ftp://a/v1/models HTTP/1.1"),
+    "absolute target beside no host": lambda tenant: head_lines(
+        tenant, b"Content-Length: 0", first=b"POST http://a/v1/chat/completions HTTP/1.1"
+    ).replace(b"Host: gateway.test\r\n", b""),
+    "everything as target": lambda tenant: head_lines(tenant, first=b"POST * HTTP/1.1"),
     "authority target": lambda tenant: head_lines(tenant, first=b"CONNECT evil:443 HTTP/1.1"),
     "target without a slash": lambda tenant: head_lines(tenant, first=b"POST v1/chat/completions HTTP/1.1"),
     "space in the target": lambda tenant: head_lines(tenant, first=b"POST /v1/chat /completions HTTP/1.1"),

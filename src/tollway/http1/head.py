@@ -9,7 +9,7 @@
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
 
@@ -44,6 +44,7 @@ _TARGET_CHARACTERS: Final = (  # RFC 3986 without "#"
 )
 _is_method: Final = re.compile(rb"[A-Z-]{1,32}").fullmatch
 _is_host: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
+_is_absolute: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)").fullmatch
 _SINGLE: Final = frozenset(
     b"host content-length transfer-encoding content-type content-encoding expect cookie"
     b" authorization proxy-authorization api-key x-api-key x-goog-api-key idempotency-key".split()
@@ -76,7 +77,7 @@ class _Head:
 
 
 class RequestHead(_Head):
-    """A request's head. ``target`` is ``path[?query]``, still escaped, or ``*``.
+    """A request's head. ``target`` is ``path[?query]``, still escaped, or ``*``; never a whole URL.
 
     ``framing`` is the length of the body, or ``CHUNKED``; ``minor`` the second digit of the HTTP version. There is no
     ``content-length`` among the headers, because one head serves requests of different lengths (:class:`RequestHeads`).
@@ -120,7 +121,7 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
         raise BadHead("a header that must be single is repeated")
 
     line = _request_line(head[: head.index(b"\r\n")])
-    parsed.method, parsed.target, parsed.path, parsed.query, minor = line
+    parsed.method, parsed.target, parsed.path, parsed.query, minor, authority = line
     parsed.minor = minor
     headers = parsed.headers
     host = headers.get(b"host")
@@ -128,6 +129,8 @@ def parse_request_head(head: bytes, max_headers: int = MAX_HEADERS) -> RequestHe
         _judge_host(host)
     elif minor:
         raise BadHead("the Host header is missing")
+    if authority is not None:
+        headers[b"host"] = authority
     parsed.expect_continue = b"expect" in headers and _expects_continue(headers[b"expect"], minor)
     parsed.keep_alive = _keep_alive(headers.get(b"connection"), minor)
     parsed.framing = _framing(headers, minor, 0)
@@ -203,9 +206,19 @@ def parse_response_head(head: bytes, request_method: bytes = b"POST") -> Respons
     return parsed
 
 
-@lru_cache(maxsize=128)  # most requests have one of a few lines; at the very worst it holds 2 MiB
-def _request_line(line: bytes) -> tuple[bytes, bytes, bytes, bytes, int]:
-    """Method, target, path, query, minor version. Nothing is ever decided by an absolute target (RFC 9112, 3.2)."""
+class _RequestLine(NamedTuple):
+    method: bytes
+    target: bytes
+    path: bytes
+    query: bytes
+    minor: int
+    authority: bytes | None
+    """What takes the place of ``Host``; None unless the target was a whole URL."""
+
+
+@lru_cache(maxsize=128)  # most requests have one of a few lines; at the very worst it holds 3 MiB
+def _request_line(line: bytes) -> _RequestLine:
+    """Of a whole URL, as clients send it to proxies, only path and authority count (RFC 9112, section 3.2.2)."""
     words = line.split(b" ")
     if len(words) != 3:
         raise BadHead("the request line is not valid")
@@ -216,18 +229,25 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes, bytes, int]:
         raise BadHead("the protocol is not HTTP/1.0 or HTTP/1.1")
     if len(target) > MAX_TARGET:
         raise TargetTooLong("the request target is too long")
-    if method == b"CONNECT" or (not target.startswith(b"/") and target != b"*"):
-        raise BadHead("the request target is not a path")
     if target.translate(None, _TARGET_CHARACTERS):
         raise BadHead("the request target has characters that must be escaped")
+    authority = None
+    if absolute := _is_absolute(target):
+        authority, target = absolute.groups()
+        _judge_host(authority)
+        if not target.startswith(b"/"):
+            target = b"*" if method == b"OPTIONS" and not target else b"/" + target
+    everything = target == b"*" and method == b"OPTIONS"
+    if method == b"CONNECT" or not (target.startswith(b"/") or everything):
+        raise BadHead("the request target is not a path")
     path, _, query = target.partition(b"?")
-    return method, target, path, query, version[-1] - 0x30
+    return _RequestLine(method, target, path, query, version[-1] - 0x30, authority)
 
 
 @lru_cache(maxsize=128)
 def _judge_host(host: bytes) -> None:
     if not _is_host(host):
-        raise BadHead("the Host header is not a host")
+        raise BadHead("the host is neither a name nor an address")
 
 
 def _expects_continue(expect: bytes, minor: int) -> bool:

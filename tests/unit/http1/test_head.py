@@ -102,6 +102,44 @@ def test_usual_methods_pass(method: bytes) -> None:
 
 def test_options_may_ask_about_everything() -> None:
     assert request(line=b"OPTIONS * HTTP/1.1").path == b"*"
+    assert request(line=b"OPTIONS http://a.example HTTP/1.1").path == b"*"
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "path", "query"),
+    [
+        (b"http://b.example/a/b%2f?c=d?e", b"b.example", b"/a/b%2f", b"c=d?e"),
+        (b"HTTPS://b.example:8443/a", b"b.example:8443", b"/a", b""),
+        (b"http://[::1]:3000/a", b"[::1]:3000", b"/a", b""),
+        (b"http://b.example", b"b.example", b"/", b""),
+        (b"http://b.example?c", b"b.example", b"/", b"c"),
+        (b"http://b.example//c.example/a", b"b.example", b"//c.example/a", b""),
+        (b"http://b.example/http://c.example/", b"b.example", b"/http://c.example/", b""),
+    ],
+)
+def test_a_whole_url_is_its_path_and_its_host_takes_the_place_of_the_header(
+    target: bytes, host: bytes, path: bytes, query: bytes
+) -> None:
+    head = request(b"Content-Length: 3", line=b"POST " + target + b" HTTP/1.1")
+    assert (head.headers[b"host"], head.path, head.query) == (host, path, query)
+    assert head.target == path + (b"?" + query if query else b"")
+    assert head.framing == 3
+
+
+def test_a_whole_url_stands_for_no_header_that_must_be_there() -> None:
+    line = b"GET http://b.example/ HTTP/1.1"
+    for host in (b"", b"Host: a b\r\n", b"Host: a\r\nHost: b.example\r\n"):
+        with pytest.raises(BadHead):
+            request(line=line, host=host)
+    assert request(line=b"GET http://b.example/ HTTP/1.0", host=b"").headers == {b"host": b"b.example"}
+
+
+def test_exactly_the_limit_of_a_whole_url_passes() -> None:
+    start = b"GET http://b.example/"
+    room = MAX_TARGET - len(start) + len(b"GET ")
+    assert request(line=start + b"a" * room + b" HTTP/1.1")
+    with pytest.raises(TargetTooLong):
+        request(line=start + b"a" * (room + 1) + b" HTTP/1.1")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +167,22 @@ def test_options_may_ask_about_everything() -> None:
         b"G\x00T / HTTP/1.1",
         b"BREW / HTTP/1.1",
         b"X" * 100_000 + b" / HTTP/1.1",
-        b"GET http://evil.example/a HTTP/1.1",
+        b"GET * HTTP/1.1",
+        b"POST * HTTP/1.1",
+        b"GET ftp://a.example/a HTTP/1.1",
+        b"GET http:/a HTTP/1.1",
+        b"GET http:a HTTP/1.1",
+        b"GET http:///a HTTP/1.1",
+        b"GET http://?a HTTP/1.1",
+        b"GET http://u@a.example/ HTTP/1.1",
+        b"GET http://u:p@a.example/ HTTP/1.1",
+        b"GET http://a.example:x/ HTTP/1.1",
+        b"GET http://a.example:123456/ HTTP/1.1",
+        b"GET http://[::1/ HTTP/1.1",
+        b"GET http://a,b/ HTTP/1.1",
+        b"GET http://a.example/a#b HTTP/1.1",
+        b"GET http://a.example\\b HTTP/1.1",
+        b"CONNECT http://a.example/ HTTP/1.1",
         b"GET //evil.example:80\\@b HTTP/1.1",
         b"GET a HTTP/1.1",
         b"GET ?a HTTP/1.1",
@@ -182,14 +235,8 @@ def test_a_bad_header_line_is_refused(header: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        b"Host",
-        b"Authorization",
-        b"Content-Type",
-        b"Content-Encoding",
-        b"X-Api-Key",
-        b"Api-Key",
-        b"X-Goog-Api-Key",
-        b"Cookie",
+        *(b"Host", b"Authorization", b"X-Api-Key", b"Api-Key", b"X-Goog-Api-Key", b"Cookie"),
+        *(b"Content-Type", b"Content-Encoding", b"Expect"),
     ],
 )
 def test_a_header_that_must_be_single_is_refused_twice_even_if_equal(name: bytes) -> None:
