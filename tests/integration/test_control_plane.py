@@ -312,6 +312,8 @@ def test_every_route_is_known_here(control: ControlPlane) -> None:
     assert control.call("GET", "/nowhere").refusal == (404, None, None)
     wrong = control.call("GET", "/api/save-keys")
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
+    wrong = control.call("POST", "/metrics")
+    assert (wrong.status, set(wrong.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
 
 
 def test_what_a_worker_reports_is_shown(control: ControlPlane) -> None:

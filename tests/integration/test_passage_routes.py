@@ -13,7 +13,7 @@ from tollway.wire.paths import RULES, ModelIn
 
 EXEMPT = {
     *("/health/liveness", "/health/readiness", "/livez", "/readyz"),
-    *("/metrics", "/api/generate-virtual-key", "/api/save-keys"),
+    *("/metrics", "/api/generate-virtual-key", "/api/save-keys", "*"),
 }
 """Who asks here is no customer: probes and administrators."""
 
@@ -37,7 +37,8 @@ def _own_routes() -> Iterator[Route]:
                 names = operation != "models"
                 yield Route(method.decode(), path.decode(), operation, names_model=names, asks_provider=names)
     for prefix in ("/v1", ""):
-        yield Route("GET", prefix + "/models/{}", "models", names_model=True, asks_provider=False)
+        for method in ("GET", "HEAD"):
+            yield Route(method, prefix + "/models/{}", "models", names_model=True, asks_provider=False)
 
 
 def _relayed_routes() -> Iterator[Route]:
@@ -45,7 +46,8 @@ def _relayed_routes() -> Iterator[Route]:
         path = "/v1" + rule.template.replace("{", "a_").replace("}", "")
         elsewhere = rule.model is ModelIn.ELSEWHERE
         operation = rule.template.removeprefix("/")
-        yield Route(method.decode(), path, operation, rule.names_model, elsewhere, rule.needs_own_key)
+        for asked in (method, b"HEAD") if method == b"GET" else (method,):
+            yield Route(asked.decode(), path, operation, rule.names_model, elsewhere, rule.needs_own_key)
 
 
 WALK = (*_own_routes(), *_relayed_routes())
@@ -66,9 +68,11 @@ async def walk(gateway: Gateway, key: str | None, routes: list[Route], model: st
 
 
 def wrong(answers: list[tuple[Route, Reply]], *refusal: object) -> list[object]:
-    """The routes that did not refuse so."""
+    """The routes that did not refuse so; of those that were asked for a head alone, only the status shows it."""
     return [
-        (route.method, route.path, reply.status, reply.body) for route, reply in answers if reply.refusal != refusal
+        (route.method, route.path, reply.status, reply.body)
+        for route, reply in answers
+        if (reply.status != refusal[0] or reply.body if route.method == "HEAD" else reply.refusal != refusal)
     ]
 
 
@@ -103,7 +107,7 @@ async def test_an_allow_list_holds_on_every_path(tenant: Tenant) -> None:
     in_bodies = [route for route in naming if "{}" not in route.path]
     answers = await walk(tenant.gateway, tenant.key, in_bodies, None)
     assert not wrong(answers, 400, "missing_required_parameter")
-    assert {reply.error["param"] for _, reply in answers} == {"model"}
+    assert {reply.error["param"] for route, reply in answers if route.method != "HEAD"} == {"model"}
     unnamed = [route for route in WALK if route.runs_unnamed]
     assert len(unnamed) > 10
     assert not wrong(await walk(tenant.gateway, tenant.key, unnamed, other), 403, "model_not_allowed")

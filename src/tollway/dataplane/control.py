@@ -47,7 +47,8 @@ async def serve_control(world: World, request: Request) -> None:
     body = await request.read_body(MAX_REQUEST)
     if request.path == b"/metrics":
         await report(world)
-    head = [b"%b %b HTTP/1.1\r\n" % (request.method, request.path)]
+    method = b"GET" if request.method == b"HEAD" else request.method
+    head = [b"%b %b HTTP/1.1\r\n" % (method, request.path)]
     head += [b"%b: %b\r\n" % (name, request.headers[name]) for name in _FORWARDED if name in request.headers]
     message = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
         b"".join(head),

@@ -119,6 +119,8 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
             if _is_unmetered(attempt, decoder):
                 decoder.content_bytes = await _text_bytes(world, held)
             _respond(world, attempt, response, decoder, held)
+        elif attempt.call.request.method == b"HEAD":
+            _respond_without(world, attempt, response, decoder)
         else:
             head = passed_head(attempt, response.headers, world.now())
             await PassageRelay(world, attempt, decoder, response, head).run(held)
@@ -197,6 +199,14 @@ def _is_unmetered(attempt: Attempt, decoder: PassageStream) -> bool:
 
 async def _text_bytes(world: World, body: bytes) -> int:
     return text_bytes(body) if len(body) <= AT_ONCE_BYTES else await world.offload.run(text_bytes, body)
+
+
+def _respond_without(world: World, attempt: Attempt, response: StreamedResponse, decoder: PassageStream) -> None:
+    """Answer a request for the head of what is too long to be held; the provider need not send the rest."""
+    call = attempt.call
+    _charge(world, attempt, decoder)
+    world.health.succeeded(attempt.upstream.target, call.grant, world.now())
+    call.request.start(response.status, passed_head(attempt, response.headers, world.now())).end()
 
 
 def _charge(world: World, attempt: Attempt, decoder: PassageStream) -> int | None:

@@ -30,6 +30,7 @@ class Passage(Asked, frozen=True, kw_only=True):
 
     rule: PathRule
     method: bytes
+    """As the provider is asked."""
     target: bytes
     """Path without ``/v1``, and query."""
     lines: bytes
@@ -97,7 +98,7 @@ async def read_passage(path: bytes, rule: PathRule, world: World, request: Reque
         prompt_bytes=document.prompt_bytes,
         max_output_tokens=document.max_output_tokens if rule.names_model else 0,
         rule=rule,
-        method=request.method,
+        method=_asked(request),
         target=target,
         lines=lines,
         idempotency_key=headers.get(_IDEMPOTENCY_KEY),
@@ -137,7 +138,7 @@ async def _read_form(
         stream=form is not None and form.values.get(_STREAM) == b"true",
         max_output_tokens=None if model else 0,
         rule=rule,
-        method=request.method,
+        method=_asked(request),
         target=target,
         lines=lines,
         idempotency_key=request.headers.get(_IDEMPOTENCY_KEY),
@@ -165,6 +166,11 @@ async def _rest(pieces: AsyncIterator[bytes], form: MultipartFields | None, *, c
         yield _chunk(piece) if chunked else piece
     if chunked:
         yield b"0\r\n\r\n"
+
+
+def _asked(request: Request) -> bytes:
+    """For a head alone the whole is asked for: not every server of OpenAI's dialect knows HEAD."""
+    return b"GET" if request.method == b"HEAD" else request.method
 
 
 def _chunk(piece: bytes) -> bytes:

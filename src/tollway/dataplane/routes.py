@@ -1,7 +1,10 @@
-"""Which path is served by whom. What is neither here nor in ``wire/paths.py`` gets 404, whatever the key."""
+"""Which path is served by whom. What is neither here nor in ``wire/paths.py`` gets 404, whatever the key.
+
+What can be got can also be asked for its head alone: ``HEAD`` is ``GET`` whose body stays here.
+"""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from tollway.dataplane.answers import refuse
 from tollway.dataplane.calls import Operation
@@ -24,6 +27,8 @@ from tollway.wire.paths import find
 
 _log = logging.getLogger("tollway.routes")
 
+_MAX_SHOWN = 200  # bytes of a path in a message; like methods, they are printable ASCII
+
 Serve = Callable[[World, Request], Awaitable[None]]
 
 
@@ -33,25 +38,36 @@ def operation(of: Operation, parse: Parse) -> Serve:
     return lambda world, request: serve(world, request, of, read)
 
 
+def _got(serve: Serve) -> dict[bytes, Serve]:
+    return {b"GET": serve, b"HEAD": serve}
+
+
+async def serve_everything(world: World, request: Request) -> None:
+    """``OPTIONS *``: what the server as a whole can do (RFC 9110, section 9.3.7)."""
+    head = b"allow: DELETE, GET, HEAD, OPTIONS, POST\r\nx-request-id: %b\r\n" % world.call_ids.next().encode()
+    request.respond(204, head, b"")
+
+
 _ON_OPENAIS_PATHS: dict[bytes, dict[bytes, Serve]] = {
     b"/chat/completions": {b"POST": operation(CHAT, parse_chat)},
     b"/embeddings": {b"POST": operation(EMBEDDINGS, parse_embeddings)},
     b"/completions": {b"POST": operation(COMPLETIONS, parse_completion)},
     b"/moderations": {b"POST": operation(MODERATIONS, parse_moderation)},
-    b"/models": {b"GET": serve_models},
+    b"/models": _got(serve_models),
 }
 """Served with ``/v1`` and without. Everything else of OpenAI's API is in ``wire/paths.py``."""
 
 ROUTES: dict[bytes, dict[bytes, Serve]] = {
     **{b"/v1" + path: methods for path, methods in _ON_OPENAIS_PATHS.items()},
     **_ON_OPENAIS_PATHS,
-    b"/health/liveness": {b"GET": serve_liveness, b"HEAD": serve_liveness},
-    b"/health/readiness": {b"GET": serve_readiness, b"HEAD": serve_readiness},
-    b"/livez": {b"GET": serve_liveness, b"HEAD": serve_liveness},
-    b"/readyz": {b"GET": serve_readiness, b"HEAD": serve_readiness},
-    b"/metrics": {b"GET": serve_control},
+    b"/health/liveness": _got(serve_liveness),
+    b"/health/readiness": _got(serve_readiness),
+    b"/livez": _got(serve_liveness),
+    b"/readyz": _got(serve_readiness),
+    b"/metrics": _got(serve_control),
     b"/api/generate-virtual-key": {b"POST": serve_control},
     b"/api/save-keys": {b"POST": serve_control},
+    b"*": {b"OPTIONS": serve_everything},
 }
 
 
@@ -81,24 +97,45 @@ class Router:
         _log.error("a request failed by a bug of ours", exc_info=error)
 
 
+def methods_of(path: bytes) -> list[bytes]:
+    """What may be done with a path, in alphabetical order; nothing with one that nobody serves."""
+    known = find(path)
+    methods = {*ROUTES.get(path, ()), *(known.rules if known is not None else ())}
+    if path.startswith(MODEL_PATHS):
+        methods.add(b"GET")
+    if b"GET" in methods:
+        methods.add(b"HEAD")
+    return sorted(methods)
+
+
 async def serve_other(world: World, request: Request) -> None:
     """A path that passes as it is; 404 for one that nobody serves, 405 for a method that its path does not take."""
-    if request.method == b"GET" and request.path.startswith(MODEL_PATHS):
+    method = b"GET" if request.method == b"HEAD" else request.method
+    if method == b"GET" and request.path.startswith(MODEL_PATHS):
         await serve_model(world, request)
         return
     known = find(request.path)
-    rule = known.rules.get(request.method) if known is not None else None
+    rule = known.rules.get(method) if known is not None else None
     if known is not None and rule is not None:
         await serve_passage(world, request, known.upstream, rule)
         return
-    methods = [*ROUTES.get(request.path, ()), *(known.rules if known is not None else ())]
-    refuse(world, request, world.call_ids.next(), _unknown(request, methods))
+    call_id, methods = world.call_ids.next(), methods_of(request.path)
+    if methods:
+        allowed = b", ".join(methods)
+        refuse(world, request, call_id, _not_taken(request, allowed), b"allow: %b\r\n" % allowed)
+    else:
+        refuse(world, request, call_id, _unknown(request))
 
 
-def _unknown(request: Request, methods: Sequence[bytes]) -> BadRequest:
-    path = request.path[:200].decode("ascii", "replace")
-    method = request.method.decode("ascii", "replace")
-    if not methods:
-        return BadRequest(f"Unknown request URL: {method} {path}.", code="unknown_url", status=404)
-    allowed = ", ".join(sorted(name.decode() for name in methods))
-    return BadRequest(f"{path} takes {allowed}, not {method}.", code="method_not_allowed", status=405)
+def _unknown(request: Request) -> BadRequest:
+    text = f"Unknown request URL: {request.method.decode()} {_shown(request.path)}."
+    return BadRequest(text, code="unknown_url", status=404)
+
+
+def _not_taken(request: Request, allowed: bytes) -> BadRequest:
+    text = f"{_shown(request.path)} takes {allowed.decode()}, not {request.method.decode()}."
+    return BadRequest(text, code="method_not_allowed", status=405)
+
+
+def _shown(path: bytes) -> str:
+    return path[:_MAX_SHOWN].decode()
