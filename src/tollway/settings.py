@@ -22,6 +22,9 @@ from tollway.routing.snapshot import BUILTIN, base_url_problem
 _DAY_S = 86_400.0  # longer than any sensible wait; keeps a slip of the pen from meaning "for ever"
 _MAX_SHOWN = 40  # characters of a refused value that an error line repeats
 _OTHER_API_KEY = re.compile(r"([A-Z][A-Z0-9_]{0,99})_API_KEY")
+_ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_OWN_PORTS = {"http": 80, "https": 443}
+_MAX_PORT = 65_535
 _PLACEHOLDERS = {"changeme", "change-me", "change_me"}
 
 
@@ -43,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     assumed_output_tokens: int
     redis_url: Secret | None
+    cors_allow_origins: tuple[str, ...] | None
+    """Origins as browsers write them, or ``*`` alone."""
     openai_api_key: Secret | None
     mistral_api_key: Secret | None
     openai_base_url: str | None
@@ -300,6 +305,35 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    """As browsers write them into ``Origin``: in lower case, and without the scheme's own port."""
+    origins = tuple(dict.fromkeys(_origin(word.strip()) for word in text.split(",") if word.strip()))
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("* is every origin: name it alone, or name the origins")
+    if not origins:
+        raise ValueError(f"{_shown(text)} names no origin")
+    return origins
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    if text.lower() == "null":
+        raise ValueError("'null' is the origin of every sandboxed page and local file, so it cannot be allowed")
+    match = _ORIGIN.fullmatch(text) if text.isascii() else None
+    try:
+        if match is None:
+            raise ValueError
+        scheme, host, port = match[1].lower(), match[2].lower(), int(match[3] or _OWN_PORTS.get(match[1].lower(), 0))
+        if host.startswith("["):
+            host = f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+        if port > _MAX_PORT:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{_shown(text)} is not an origin, scheme://host[:port] without a path") from None
+    return f"{scheme}://{host}" if port == _OWN_PORTS.get(scheme, 0) else f"{scheme}://{host}:{port}"
+
+
 def _path(text: str) -> Path:
     if "\0" in text:
         raise ValueError("is not a path")
@@ -364,6 +398,12 @@ VARIABLES: tuple[Variable, ...] = (
         _integer(1, 100_000_000),
     ),
     Variable("REDIS_URL", None, "Shared limits and cache for many machines; not used yet.", _redis_url),
+    Variable(
+        "CORS_ALLOW_ORIGINS",
+        None,
+        "Origins of web pages that may call /v1/ paths from a browser, separated by commas, or * for all.",
+        _origins,
+    ),
     Variable("OPENAI_API_KEY", None, "Used where a virtual key brings no OpenAI key of its own.", _credential),
     Variable("MISTRAL_API_KEY", None, "Used where a virtual key brings no Mistral key of its own.", _credential),
     Variable("OPENAI_BASE_URL", None, "Written into the provider's row at start.", _base_url),

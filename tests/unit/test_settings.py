@@ -76,6 +76,23 @@ def test_the_credential_of_any_provider_comes_by_its_name() -> None:
         ({"WORKERS": "2"}, "WORKERS: 2 is refused: limits are not exact across processes yet"),
         ({"WORKERS": "0"}, "WORKERS: '0' is not a whole number from 1"),
         ({"REDIS_URL": "http://h"}, "REDIS_URL: must begin with redis://"),
+        (
+            {"CORS_ALLOW_ORIGINS": "https://a/"},
+            "CORS_ALLOW_ORIGINS: 'https://a/' is not an origin, scheme://host[:port]",
+        ),
+        ({"CORS_ALLOW_ORIGINS": "https://a/v1"}, "CORS_ALLOW_ORIGINS: 'https://a/v1' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "a.example"}, "CORS_ALLOW_ORIGINS: 'a.example' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://"}, "CORS_ALLOW_ORIGINS: 'https://' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://u@a"}, "CORS_ALLOW_ORIGINS: 'https://u@a' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://*.a.example"}, "CORS_ALLOW_ORIGINS: 'https://*.a.example' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://a:99999"}, "CORS_ALLOW_ORIGINS: 'https://a:99999' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://a:b"}, "CORS_ALLOW_ORIGINS: 'https://a:b' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://[::g]"}, "CORS_ALLOW_ORIGINS: 'https://[::g]' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://a\r\nx: y"}, "CORS_ALLOW_ORIGINS: 'https://a\\r\\nx: y' is not an origin"),
+        ({"CORS_ALLOW_ORIGINS": "https://\u212a.example"}, "CORS_ALLOW_ORIGINS: 'https://\\u212a.example' is not"),
+        ({"CORS_ALLOW_ORIGINS": "https://a, null"}, "CORS_ALLOW_ORIGINS: 'null' is the origin of every sandboxed page"),
+        ({"CORS_ALLOW_ORIGINS": "*, https://a"}, "CORS_ALLOW_ORIGINS: * is every origin: name it alone"),
+        ({"CORS_ALLOW_ORIGINS": " , "}, "CORS_ALLOW_ORIGINS: ' , ' names no origin"),
         ({"OPENAI_BASE_URL": "https://user:pw@h/v1"}, "OPENAI_BASE_URL: the address must"),
         ({"OPENAI_BASE_URL": "https://h/v1?x=1"}, "OPENAI_BASE_URL: the address must"),
         ({"MISTRAL_BASE_URL": "ftp://h"}, "MISTRAL_BASE_URL: the address must be http(s)://host"),
@@ -86,6 +103,24 @@ def test_the_credential_of_any_provider_comes_by_its_name() -> None:
 )
 def test_what_cannot_be_used_is_named_with_its_reason(environ: dict[str, str], line: str) -> None:
     assert bad(**environ).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("*", ("*",)),
+        ("https://a.example", ("https://a.example",)),
+        ("https://a.example, http://localhost:5173,", ("https://a.example", "http://localhost:5173")),
+        ("HTTPS://A.example:443, http://b:80 ,http://b", ("https://a.example", "http://b")),
+        ("https://a:80,http://a:443", ("https://a:80", "http://a:443")),
+        ("http://[0:0::1]:3000", ("http://[::1]:3000",)),
+        ("app://obsidian.md,tauri://localhost", ("app://obsidian.md", "tauri://localhost")),
+        ("chrome-extension://abcdefgh", ("chrome-extension://abcdefgh",)),
+    ],
+)
+def test_origins_are_read_as_browsers_write_them(text: str, origins: tuple[str, ...]) -> None:
+    assert good(CORS_ALLOW_ORIGINS=text).cors_allow_origins == origins
+    assert good(CORS_ALLOW_ORIGINS="").cors_allow_origins is None
 
 
 def test_all_problems_are_listed() -> None:

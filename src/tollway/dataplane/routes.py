@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from tollway.dataplane.answers import refuse
 from tollway.dataplane.calls import Operation
 from tollway.dataplane.control import serve_control
+from tollway.dataplane.cross_origin import PREFIX, VARY, CrossOrigin, preflight_lines
 from tollway.dataplane.health import serve_liveness, serve_readiness
 from tollway.dataplane.models import PATHS as MODEL_PATHS
 from tollway.dataplane.models import serve_model, serve_models
@@ -92,9 +93,58 @@ class Router:
         lines = b"content-type: application/json\r\nx-request-id: %b\r\n" % world.call_ids.next().encode()
         return lines, error_body(reason[:1].upper() + reason[1:] + ".", kind, code)
 
+    def lines_for_refused(self, head: bytes) -> bytes:
+        """Nothing more than what :meth:`render_error` says."""
+        return b""
+
     def report_crash(self, error: BaseException) -> None:
         """Our own bug: the request died with a bare 500, the process lives."""
         _log.error("a request failed by a bug of ours", exc_info=error)
+
+
+class CrossOriginRouter(Router):
+    """A router whose answers some web pages may read: for a gateway with CORS_ALLOW_ORIGINS."""
+
+    def __init__(self, world: World, cross_origin: CrossOrigin) -> None:
+        super().__init__(world)
+        self._cross_origin = cross_origin
+
+    def serve(self, request: Request) -> Awaitable[None]:
+        """Answer one request."""
+        if request.path.startswith(PREFIX):
+            origin = request.headers.get(b"origin")
+            if origin is None:
+                request.lines = VARY
+            else:
+                request.lines = self._cross_origin.lines(origin)
+                if request.method == b"OPTIONS":
+                    return self._serve_preflight(request, origin)
+        return super().serve(request)
+
+    def lines_for_refused(self, head: bytes) -> bytes:
+        """Also a page may read why its request was none."""
+        return self._cross_origin.lines_for_refused(head)
+
+    async def _serve_preflight(self, request: Request, origin: bytes) -> None:
+        """What a browser asks before it lets a page call us; it asks without the page's key."""
+        world, call_id = self._world, self._world.call_ids.next()
+        methods = methods_of(request.path)
+        if not self._cross_origin.allows(origin):
+            text = "Pages of this origin may not call this gateway: it is not in CORS_ALLOW_ORIGINS."
+            refuse(world, request, call_id, BadRequest(text, code="origin_not_allowed", status=403))
+        elif not methods:
+            refuse(world, request, call_id, _unknown(request))
+        else:
+            asked = request.headers.get(b"access-control-request-headers", b"")
+            private = request.headers.get(b"access-control-request-private-network") == b"true"
+            lines = preflight_lines(methods, asked, private_network=private)
+            request.respond(204, b"%bx-request-id: %b\r\n" % (lines, call_id.encode()), b"")
+
+
+def router_of(world: World) -> Router:
+    """The router that the settings ask for."""
+    allowed = world.settings.cors_allow_origins
+    return Router(world) if allowed is None else CrossOriginRouter(world, CrossOrigin(allowed))
 
 
 def methods_of(path: bytes) -> list[bytes]:

@@ -19,7 +19,7 @@ from tollway.child import SupervisorLine, read_config
 from tollway.dataplane.books import Books
 from tollway.dataplane.offload import SWITCH_INTERVAL_S, Offload
 from tollway.dataplane.reporting import cut_all, keep_house, keep_reporting
-from tollway.dataplane.routes import Router
+from tollway.dataplane.routes import router_of
 from tollway.dataplane.upstreams import Upstreams
 from tollway.dataplane.world import World
 from tollway.http1.client import Client
@@ -67,8 +67,9 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
         address_policy=lambda address: not is_forbidden_address(address),
     )
     world = build(config, configuration, journal, client, writer)
-    router = Router(world)
-    server = Server(router.serve, server_limits(config.settings), router.render_error, router.report_crash)
+    router = router_of(world)
+    limits = server_limits(config.settings)
+    server = Server(router.serve, limits, router.render_error, router.report_crash, router.lines_for_refused)
     world.server = server
     background: list[asyncio.Task[None]] = []
     try:

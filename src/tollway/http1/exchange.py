@@ -98,7 +98,8 @@ class Request:
     """One request, and the way to answer it: :meth:`respond` once, or :meth:`start` once.
 
     ``body`` is the complete body if it arrived with the head, else ``None`` until :meth:`read_body` has returned.
-    ``closed`` says that the client has gone; answering is then allowed and does nothing.
+    ``closed`` says that the client has gone; answering is then allowed and does nothing. ``lines`` are header lines
+    for whatever answer it gets, those that no handler gives included.
     """
 
     __slots__ = (
@@ -107,6 +108,7 @@ class Request:
         "closed",
         "headers",
         "keep_alive",
+        "lines",
         "method",
         "minor",
         "path",
@@ -124,6 +126,7 @@ class Request:
         self.headers = head.headers.copy()  # the head may serve the client's next request, too
         self.keep_alive = head.keep_alive
         self.minor = head.minor
+        self.lines = b""
         self.body = body
         self.upload = upload
         self.closed = False
@@ -176,10 +179,11 @@ class Request:
         connection = self._connection
         ending = connection.ending(self.keep_alive, self.minor)
         if status in _BODILESS:
-            head = b"%b%b%b" % (STATUS_LINES[status], headers, ending)
+            head = b"%b%b%b%b" % (STATUS_LINES[status], headers, self.lines, ending)
             body = b""
         else:
-            head = b"%b%bcontent-length: %d\r\n%b" % (STATUS_LINES[status], headers, len(body), ending)
+            lines = STATUS_LINES[status], headers, self.lines, len(body), ending
+            head = b"%b%b%bcontent-length: %d\r\n%b" % lines
             if self.method == b"HEAD":
                 body = b""
         self.state = ANSWERED
@@ -202,7 +206,7 @@ class Request:
             ending = connection.ending(self.keep_alive and chunked, self.minor)
             coding = b"transfer-encoding: chunked\r\n" if chunked and status not in _BODILESS else b""
             connection.stream = stream  # first, because even this may be more than the client takes
-            connection.transport.write(b"%b%b%b%b" % (STATUS_LINES[status], headers, coding, ending))
+            connection.transport.write(b"%b%b%b%b%b" % (STATUS_LINES[status], headers, self.lines, coding, ending))
         self.state = STREAMING
         return stream
 

@@ -47,7 +47,7 @@ _is_host: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\
 _is_absolute: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)").fullmatch
 _SINGLE: Final = frozenset(
     b"host content-length transfer-encoding content-type content-encoding expect cookie"
-    b" authorization proxy-authorization api-key x-api-key x-goog-api-key idempotency-key".split()
+    b" authorization proxy-authorization api-key x-api-key x-goog-api-key idempotency-key origin".split()
 )
 """Headers of which a second line is refused: framing, identity, and what the body is."""
 

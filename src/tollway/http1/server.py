@@ -51,6 +51,8 @@ _GONE: Final = 6
 Handler = Callable[[Request], Awaitable[None]]
 RenderError = Callable[[int, str], tuple[bytes, bytes]]
 """Status and a safe text to header lines and body."""
+LinesForRefused = Callable[[bytes], bytes]
+"""What has come of a head that will not become a request, to further header lines of its answer."""
 
 
 class Connection(asyncio.Protocol):
@@ -256,7 +258,7 @@ class Connection(asyncio.Protocol):
         try:
             parsed, length = server.heads.read(head)
         except MessageError as error:
-            self._refuse(error)
+            self._refuse(error, head)
             return
         self.deadline = _NEVER
         max_body = server.limits.max_body
@@ -383,10 +385,11 @@ class Connection(asyncio.Protocol):
 
     # The end.
 
-    def _refuse(self, error: MessageError) -> None:
+    def _refuse(self, error: MessageError, head: bytes | None = None) -> None:
         """Answer what cannot become a request, and read no further."""
         server = self.server
         headers, body = server.render_error(error.status, error.reason)
+        headers += server.lines_for_refused(bytes(self._held or b"") if head is None else head)
         lines = STATUS_LINES[error.status], headers, len(body), server.ending_last, body
         self.transport.write(b"%b%bcontent-length: %d\r\n%b%b" % lines)
         self._finish()
@@ -421,17 +424,23 @@ class Server:
     """Accepts on any number of listening sockets and runs ``handler`` once per request.
 
     ``render_error`` words the answers that no handler gives; ``on_crash`` hears of every exception that a handler lets
-    escape. Both must not raise.
+    escape; ``lines_for_refused`` adds to the answers to broken heads. None of them must raise.
     """
 
     def __init__(
-        self, handler: Handler, limits: ServerLimits, render_error: RenderError, on_crash: Callable[[Exception], None]
+        self,
+        handler: Handler,
+        limits: ServerLimits,
+        render_error: RenderError,
+        on_crash: Callable[[Exception], None],
+        lines_for_refused: LinesForRefused = lambda head: b"",
     ) -> None:
         self.handler = handler
         self.limits = limits
         self.heads = RequestHeads(limits.max_headers)
         self.render_error = render_error
         self.on_crash = on_crash
+        self.lines_for_refused = lines_for_refused
         self.draining = False
         self.loop: asyncio.AbstractEventLoop
         self.clock: Callable[[], float]

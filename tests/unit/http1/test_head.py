@@ -235,7 +235,7 @@ def test_a_bad_header_line_is_refused(header: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(b"Host", b"Authorization", b"X-Api-Key", b"Api-Key", b"X-Goog-Api-Key", b"Cookie"),
+        *(b"Host", b"Authorization", b"X-Api-Key", b"Api-Key", b"X-Goog-Api-Key", b"Origin", b"Cookie"),
         *(b"Content-Type", b"Content-Encoding", b"Expect"),
     ],
 )

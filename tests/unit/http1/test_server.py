@@ -636,6 +636,56 @@ async def test_an_answer_that_cannot_be_written_is_a_crash_like_others(respond: 
     assert isinstance(running.crashes[0], TypeError)
 
 
+async def test_every_answer_to_a_request_has_the_lines_that_were_asked_for_it() -> None:
+    async def handler(request: Request) -> None:
+        request.lines = b"x-for: %b\r\n" % request.path
+        if request.path == b"/crash":
+            raise RuntimeError
+        if request.path == b"/body":
+            await request.read_body(1)
+        elif request.path == b"/stream":
+            request.start(200, b"x-own: 1\r\n").end()
+        elif request.path != b"/none":
+            request.respond(204 if request.path == b"/bodiless" else 200, b"x-own: 1\r\n", b"hi")
+
+    async with serving(handler) as running:
+        wire = await running.connect()
+        for path in (b"/whole", b"/bodiless", b"/stream", b"/crash", b"/none", b"/body"):
+            answer = await wire.ask(POST.replace(b"/x", path))
+            assert answer.headers[b"x-for"] == path
+        other = await running.connect()
+        assert b"x-for" not in (await other.ask(b"nonsense\r\n\r\n")).headers
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [
+        (b"nonsense\r\n\r\nmore", b"nonsense\r\n\r\n"),
+        (b"GET /x HTTP/1.1\r\nX: " + b"y" * 1000, b"GET /x HTTP/1.1\r\nX: " + b"y" * 1000),
+        (b"GET /x HTTP/1.1\nX: y", b"GET /x HTTP/1.1\nX: y"),
+    ],
+)
+@pytest.mark.parametrize("earlier", [b"", GET])
+async def test_an_answer_to_a_broken_head_may_depend_on_what_came_of_it(
+    sent: bytes, seen: bytes, earlier: bytes
+) -> None:
+    heads = []
+
+    def lines(head: bytes) -> bytes:
+        heads.append(head)
+        return b"x-for: the broken\r\n"
+
+    async with serving(max_head=500) as running:
+        running.server.lines_for_refused = lines
+        wire = await running.connect()
+        wire.send(earlier + sent)
+        if earlier:
+            assert b"x-for" not in (await wire.answer()).headers
+        answer = await wire.answer()
+        assert (answer.headers[b"x-for"], answer.headers[b"connection"]) == (b"the broken", b"close")
+    assert heads == [seen]
+
+
 async def test_a_crash_in_mid_answer_cuts_the_connection() -> None:
     async def handler(request: Request) -> None:
         request.start(200, b"").write(b"half")
