@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_s: float
     stream_keepalive_s: float
     """0: none."""
+    keep_alive_s: float
     max_body_bytes: int
     max_parallel_per_key: int
     drain_seconds: float
@@ -417,6 +418,12 @@ VARIABLES: tuple[Variable, ...] = (
         "0",
         "Seconds of a provider's silence after which a stream's client gets a comment, again and again; 0: never.",
         _seconds(0),
+    ),
+    Variable(
+        "KEEP_ALIVE_S",
+        "75",
+        "Seconds a client's connection may be idle between two requests; longer than a load balancer in front allows.",
+        _seconds(1),
     ),
     Variable("MAX_BODY_BYTES", "33554432", "Largest request body.", _integer(1, 2**31 - 1)),
     Variable(

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fakes.client import chat_body, request_bytes
+from fakes.fixtures import StartGateway
 from fakes.gateway import Gateway, Tenant
 from fakes.upstream import error, head, mistral_reply, openai_reply, raw
 
@@ -166,6 +167,14 @@ async def test_expect_continue_is_not_answered_when_the_request_is_refused_by_it
         await wire.send(whole[:-10])
         assert (await wire.reply()).status == 401
         assert wire.interim == []
+
+
+async def test_how_long_a_connection_may_be_idle_is_a_setting(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(KEEP_ALIVE_S="1")
+    async with gateway.client.connect() as wire:
+        await wire.send(request_bytes("GET", "/livez"))
+        assert (await wire.reply("GET")).status == 200
+        assert await wire.is_closed()
 
 
 async def test_pipelined_requests_are_answered_in_order(tenant: Tenant) -> None:

@@ -34,7 +34,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.assumed_output_tokens == 1024
     assert (settings.connect_timeout_s, settings.first_byte_timeout_s) == (5.0, 120.0)
     assert (settings.idle_timeout_s, settings.request_timeout_s) == (120.0, 600.0)
-    assert (settings.max_body_bytes, settings.drain_seconds) == (33_554_432, 600.0)
+    assert (settings.max_body_bytes, settings.keep_alive_s, settings.drain_seconds) == (33_554_432, 75.0, 600.0)
     assert (settings.log_level, settings.log_requests) == ("info", True)
     optional = (settings.database_url, settings.encryption_key, settings.iv, settings.admin_key, settings.redis_url)
     assert optional == (None,) * 5

@@ -161,7 +161,7 @@ def client_limits(settings: Settings) -> ClientLimits:
 
 def server_limits(settings: Settings) -> ServerLimits:
     """Towards clients, as the environment says."""
-    return ServerLimits(max_body=settings.max_body_bytes)
+    return ServerLimits(max_body=settings.max_body_bytes, keep_alive_s=settings.keep_alive_s)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
