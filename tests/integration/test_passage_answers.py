@@ -114,11 +114,15 @@ async def test_what_a_provider_says_of_the_clients_mistakes_is_cleaned(tenant: T
     assert (entry["outcome"], entry["status"], entry["charged"]) == ("request_refused", status, False)
 
 
-@pytest.mark.parametrize("status", [401, 402])
-async def test_a_refused_credential_is_never_the_clients_401(tenant: Tenant, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "refusal"), [(401, (502, "upstream_auth_error")), (402, (429, "insufficient_quota"))]
+)
+async def test_a_refused_credential_is_never_the_clients_401(
+    tenant: Tenant, status: int, refusal: tuple[int, str]
+) -> None:
     tenant.openai.answers(error(status, "Incorrect API key provided", code="invalid_api_key"))
     answer = await tenant.client.get("/v1/files", tenant.key)
-    assert answer.refusal == (502, "upstream_auth_error")
+    assert answer.refusal == refusal
     assert answer.header("www-authenticate") is None
 
 

@@ -1,14 +1,17 @@
 """Answers that pass as they are: what the gateway reads off them, and what a refusal among them means. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import msgspec
 from msgspec.structs import replace
 
-from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.failures import OWN_WORDS, FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify
+from tollway.providers.cleaning import clean
 from tollway.providers.relayed_usage import read_any_usage
-from tollway.wire.sse import WholeEvents
+from tollway.wire.json import UNREADABLE, Raw, encode, members
+from tollway.wire.sse import SseDecoder, WholeEvents
 from tollway.wire.usage_watch import watch
 
 DIALECT = "openai"
@@ -34,12 +37,12 @@ def judge(
     )
     if not theirs or failure.kind in (FailureKind.QUOTA, FailureKind.REQUEST, FailureKind.CONTEXT, FailureKind.CONTENT):
         return failure
-    problem = classify.read_problem(body)
+    problem = classify.read_problem(body, failed=True)
     return replace(
         failure,
         kind=FailureKind.REQUEST,
-        message=problem.message or "The provider refused the request.",
-        code=problem.code or None,
+        message=problem.message or OWN_WORDS[FailureKind.REQUEST],
+        code=problem.code if problem.code not in ("", str(status)) else None,
         param=problem.param,
     )
 
@@ -104,3 +107,61 @@ class PassageStream:
             self.failure = classify.failure(200, classify.read_problem(seen.error))
         self.settled = seen.terminal
         self.done = self.is_events and seen.terminal and self.failure is None
+
+
+def clean_errors(events: bytes, hide: Callable[[str], str]) -> bytes:
+    """Whole events, the texts of their errors cleaned; to the byte as they came where there is nothing to hide.
+
+    ``hide`` takes out of a text what only the caller knows not to be the client's business.
+    """
+    decoder = SseDecoder()
+    out, changed = [], False
+    for event in (*decoder.feed(events), *decoder.close()):
+        data = _cleaned(event.data, hide, flat=event.name == b"error")
+        name = b"event: %b\n" % event.name if event.name else b""
+        out.append(b"%bdata: %b\n\n" % (name, (data or event.data).replace(b"\n", b"\ndata: ")))
+        changed = changed or data is not None
+    return b"".join(out) if changed else events
+
+
+def _cleaned(data: bytes, hide: Callable[[str], str], *, flat: bool) -> bytes | None:
+    """The data of an event whose error holds something to hide; None where there is none or nothing in it."""
+    try:
+        top = members(data)
+    except UNREADABLE:
+        text = data.decode("utf-8", "replace")
+        shown = hide(clean(text)) if flat else text
+        return None if shown == text else shown.encode()
+    hidden: dict[str, object] = {**top}
+    response = _members(top.get("response"))
+    if "error" in response:
+        hidden["response"] = {**response, "error": _hidden(response["error"], hide)}
+    if "error" in top:
+        hidden["error"] = _hidden(top["error"], hide)
+    elif flat or top.get("type") == _ERROR:
+        hidden |= {name: _hidden(value, hide) for name, value in top.items()}
+    fresh = encode(hidden)
+    return None if msgspec.json.decode(fresh) == msgspec.json.decode(data) else fresh
+
+
+_ERROR = Raw(b'"error"')
+
+
+def _hidden(value: Raw, hide: Callable[[str], str]) -> object:
+    """An error's texts cleaned, at any depth."""
+    return _walk(msgspec.json.decode(value), hide)
+
+
+def _walk(value: object, hide: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        return hide(clean(value))
+    if isinstance(value, dict):
+        return {name: _walk(inner, hide) for name, inner in value.items()}
+    return [_walk(inner, hide) for inner in value] if isinstance(value, list) else value
+
+
+def _members(raw: Raw | None) -> dict[str, Raw]:
+    try:
+        return {} if raw is None else members(raw)
+    except UNREADABLE:
+        return {}

@@ -112,7 +112,7 @@ class ChatStream(Generic[C]):
         try:
             return self._frame(data, name)
         except UNREADABLE:
-            self.failure = UNREADABLE_EVENT
+            self.failure = classify.in_a_list(data) or UNREADABLE_EVENT
             return b""
 
     def _frame(self, data: bytes, name: bytes) -> bytes:

@@ -80,11 +80,14 @@ class _Rule(NamedTuple):
     scope: _Scope
     rest_s: float
     max_rest_s: float
+    at_once: bool = False
+    """Whether one failure is enough: it says itself that the next call will meet the same."""
 
 
 _FAILING = _Rule(_Scope.TARGET, REST_S, MAX_REST_S)
 _BUSY = _Rule(_Scope.ACCOUNT_AND_MODEL, BUSY_REST_S, MAX_REST_S)
 _REFUSED = _Rule(_Scope.ACCOUNT, ACCOUNT_REST_S, MAX_ACCOUNT_REST_S)
+_UNPAID = _REFUSED._replace(at_once=True)
 _REFUSED_MODEL = _REFUSED._replace(scope=_Scope.ACCOUNT_AND_MODEL)
 
 _RULES = {
@@ -94,7 +97,7 @@ _RULES = {
     FailureKind.INVALID: _FAILING,
     FailureKind.SERVER: _FAILING,
     FailureKind.BUSY: _BUSY,
-    FailureKind.QUOTA: _REFUSED,
+    FailureKind.QUOTA: _UNPAID,
     FailureKind.CREDENTIAL: _REFUSED,
     FailureKind.MODEL: _REFUSED_MODEL,
 }
@@ -136,7 +139,8 @@ class _Circuit:
         self.in_a_row += 1
         results = self.failures + self.successes
         if (
-            retry_after_s is not None
+            rule.at_once
+            or retry_after_s is not None
             or self.in_a_row >= MAX_FAILURES_IN_A_ROW
             or (results >= MIN_RESULTS and self.failures >= results * MAX_FAILURE_SHARE)
         ):

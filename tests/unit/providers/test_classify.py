@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.domain.failures import FailureKind, UpstreamFailure
-from tollway.providers.classify import classify, clean, failure, read_problem
+from tollway.domain.failures import OWN_WORDS, FailureKind, Said, UpstreamFailure, cause_of
+from tollway.providers.classify import classify, failure, no_answer, read_problem, with_own_key
+from tollway.providers.cleaning import clean
 from tollway.providers.retry_after import retry_after_s
 
 K = FailureKind
 
 
 def of(status: int, body: object = None, **headers: bytes) -> UpstreamFailure:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
     return classify(status, {name.replace("_", "-").encode(): value for name, value in headers.items()}, raw)
 
 
@@ -34,7 +35,7 @@ def mistral(message: object, type: str | None = None, code: object = None) -> ob
         (204, K.INVALID),
         (400, K.REQUEST),
         (401, K.CREDENTIAL),
-        (402, K.CREDENTIAL),
+        (402, K.QUOTA),
         (403, K.CREDENTIAL),
         (404, K.MODEL),
         (405, K.MODEL),
@@ -82,7 +83,7 @@ def test_a_status_alone_decides(status: int, kind: FailureKind) -> None:
         (401, {"detail": "Unauthorized"}, K.CREDENTIAL),
         (401, {"message": "Unauthorized", "request_id": "1"}, K.CREDENTIAL),
         (400, mistral("Unexpected role", "invalid_request_message_order", "3230"), K.REQUEST),
-        (500, openai("maximum context length", "server_error", "insufficient_quota"), K.SERVER),
+        (500, openai("it broke", "server_error", "insufficient_quota"), K.SERVER),
         (503, openai("busy", "service_unavailable_error", "server_is_overloaded"), K.SERVER),
     ],
 )  # fmt: skip
@@ -132,9 +133,11 @@ def test_what_is_too_long_or_filtered_has_openais_code() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 402, 404, 429, 500, 503, 302, 418])
-def test_what_a_provider_says_of_itself_is_not_told(status: int) -> None:
-    found = of(status, openai("Incorrect API key provided: sk-SECRET at 10.0.0.1", "SECRET", "SECRET", "SECRET"))
-    assert "SECRET" not in repr(found)
+def test_what_a_provider_says_of_itself_is_for_the_log_and_not_for_the_client(status: int) -> None:
+    found = of(status, openai("Incorrect API key provided: sk-SECRET at 10.0.0.1", "a_type", "a_code", "a_param"))
+    assert found.message == OWN_WORDS[found.kind]
+    assert (found.code, found.param) == (None, None)
+    assert found.said == Said("Incorrect API key provided: *** at ***", "a_code", "a_type", of_an_account=True)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,10 @@ DATE = b"Mon, 23 Nov 2026 12:00:00 GMT"
         ({}, None),
         ({b"retry-after": b"7"}, 7.0),
         ({b"retry-after": b" 0.5 "}, 0.5),
-        ({b"retry-after": b"-3"}, 0.0),
+        ({b"retry-after": b"-3"}, 1.0),
+        ({b"retry-after": b"0"}, 1.0),
+        ({b"retry-after": b"0.0"}, 1.0),
+        ({b"retry-after-ms": b"0"}, 1.0),
         ({b"retry-after": b"1e3"}, None),
         ({b"retry-after": b"nan"}, None),
         ({b"retry-after": b"soon"}, None),
@@ -190,7 +196,7 @@ DATE = b"Mon, 23 Nov 2026 12:00:00 GMT"
         ({b"retry-after": b"9" * 400}, None),
         ({b"retry-after-ms": b"174", b"retry-after": b"1"}, 0.174),
         ({b"retry-after": b"Mon, 23 Nov 2026 12:00:30 GMT", b"date": DATE}, 30.0),
-        ({b"retry-after": b"Mon, 23 Nov 2026 11:00:00 GMT", b"date": DATE}, 0.0),
+        ({b"retry-after": b"Mon, 23 Nov 2026 11:00:00 GMT", b"date": DATE}, 1.0),
         ({b"retry-after": b"Mon, 23 Nov 2026 12:00:30 GMT"}, None),
         ({b"retry-after": b"Mon, 23 Nov 2026 12:00:30 GMT", b"date": b"x"}, None),
         ({b"retry-after": b"Mon, 99 Nov 2026 12:00:30 GMT", b"date": DATE}, None),
@@ -211,6 +217,10 @@ def test_waiting_times_are_read_in_all_forms(headers: dict[bytes, bytes], expect
         ("Please retry in 37.8s", 37.8),
         ("Please try again in a while", None),
         ("try again in " + "9" * 300 + "s", None),
+        ("Please retry after 26 seconds.", 26.0),
+        ("Try again in 2 minutes", 120.0),
+        ("retry again in 1 hour 5 min", 3900.0),
+        ("try again in 0s", 1.0),
     ],
 )
 def test_waiting_times_are_read_from_the_text(text: str, expected: float | None) -> None:
@@ -256,6 +266,137 @@ def test_how_the_money_ran_out_is_told_in_known_words_only(type: str, code: str,
 def test_an_error_inside_a_good_answer_is_sorted_by_its_words(body: object, kind: FailureKind, status: int) -> None:
     found = failure(200, read_problem(json.dumps(body).encode()))
     assert (found.kind, found.status) == (kind, status)
+
+
+# A prompt that does not fit
+
+LLAMA = "request (4267 tokens) exceeds the available context size (4096 tokens), try increasing it"
+LLAMA_ERROR = {
+    "error": {
+        "code": 400,
+        "message": LLAMA,
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 4267,
+        "n_ctx": 4096,
+    }
+}
+MIDWAY = {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, LLAMA_ERROR),
+        (500, LLAMA_ERROR),
+        (400, MIDWAY),
+        (500, MIDWAY),
+        (503, {"detail": "Request length 71599 + 2048 is greater than max_seq_len 65536"}),
+        (422, {"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 1500"}),
+        (400, {"code": "x", "error": "This model's maximum prompt length is 10 but the request contains 20"}),
+        (400, [openai("The input token count (12) exceeds the maximum number of tokens allowed (10).", None, 400)]),
+        (400, {"error": {"message": "Provider returned error", "metadata": {"raw": json.dumps(LLAMA_ERROR)}}}),
+        (413, {"error": {"code": "tokens_limit_reached", "message": "Request body too large for gpt-4o model."}}),
+        (500, {"error": {"message": "no words at all", "type": "exceed_context_size_error"}}),
+    ],
+)  # fmt: skip
+def test_a_prompt_that_does_not_fit_is_the_clients_whatever_its_server_makes_of_it(status: int, body: object) -> None:
+    found = of(status, body)
+    assert (found.kind, found.code, found.param) == (K.CONTEXT, "context_length_exceeded", "messages")
+    assert found.message == found.said.message
+
+
+def test_within_a_stream_it_is_the_same() -> None:
+    for body in (LLAMA_ERROR, MIDWAY):
+        found = failure(200, read_problem(json.dumps(body).encode()))
+        assert (found.kind, found.code, found.param) == (K.CONTEXT, "context_length_exceeded", "messages")
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 408, 429, 504])
+def test_with_a_status_that_means_something_else_it_does_not_mean_that(status: int) -> None:
+    assert of(status, openai("the prompt is too long for you")).kind is not K.CONTEXT
+
+
+def test_a_limit_per_minute_that_is_told_with_413_is_one() -> None:
+    text = "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 7000"
+    assert of(413, openai(text, "tokens", "rate_limit_exceeded")).kind is K.BUSY
+
+
+# An account without money
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (402, openai("Insufficient Balance", "unknown_error", "invalid_request_error")),
+        (402, b""),
+        (400, openai("Your credit balance is too low. Please go to Plans & Billing.", "invalid_request_error")),
+        (403, {"code": 30001, "message": "Sorry, your account balance is insufficient"}),
+        (429, {"error": {"code": "1113", "message": "Insufficient balance, please recharge"}}),
+        (429, openai("You exceeded your current quota, please check your plan and billing details.")),
+        (429, "Your team has either used all available credits or reached its monthly spending limit."),
+        (400, {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."}),
+        (412, openai("Account x is suspended, possibly due to reaching the monthly spending limit")),
+        (429, openai("x", None, "spend_limit_exceeded")),
+        (400, openai("x", "billing_error")),
+    ],
+)  # fmt: skip
+def test_an_account_without_money_is_no_matter_of_the_request_and_none_of_the_key(status: int, body: object) -> None:
+    found = of(status, body, retry_after=b"20")
+    assert (found.kind, found.status, found.code, found.retry_after_s) == (K.QUOTA, status, None, None)
+    assert "money" in found.message
+    assert found.said.of_an_account or not body
+
+
+def test_googles_quota_per_minute_is_a_rate_and_its_wait_is_read() -> None:
+    text = "You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric"
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "37s"}]
+    found = of(429, {"error": {"code": 429, "message": text, "status": "RESOURCE_EXHAUSTED", "details": details}})
+    assert (found.kind, found.retry_after_s) == (K.BUSY, 37.0)
+
+
+def test_a_bad_key_that_is_told_with_400_is_one() -> None:
+    assert of(400, openai("API key not valid. Please pass a valid API key.")).kind is K.CREDENTIAL
+
+
+# What is told of it
+
+
+def test_what_a_provider_said_and_its_id_of_the_request_are_kept_for_the_log() -> None:
+    found = of(503, openai("It broke", "server_error", "E42"), x_request_id=b"req_4711")
+    assert found.said == Said("It broke", "E42", "server_error", "req_4711")
+    assert (
+        cause_of(found) == "The provider failed. It said: It broke (code E42, type server_error, request id req_4711)"
+    )
+    within = of(503, {"message": "It broke", "request_id": "abcd-1234"})
+    assert within.said.request_id == "abcd-1234"
+    assert cause_of(of(503, b"")) == "The provider failed."
+    assert cause_of(of(400, openai("Bad n."))) == "The provider refused the request. It said: Bad n."
+
+
+def test_on_the_keys_own_account_it_is_said_whose_it_is() -> None:
+    refused = with_own_key(of(401, openai("no")), "openai")
+    assert cause_of(refused) == "The provider refused the API key's own provider key for openai. It said: no"
+    assert with_own_key(of(500, b""), "openai").message == "The provider failed."
+    assert with_own_key(of(402, b""), "openai").own_key_at == "openai"
+
+
+def test_a_code_that_repeats_the_status_says_nothing() -> None:
+    assert of(400, openai("bad", None, 400)).code is None
+    assert of(400, openai("bad", None, 3001)).code == "3001"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}], "overloaded"),
+        ([{"text": "a poem"}], ""),
+        (["a poem"], ""),
+        ({"title": "a poem"}, ""),
+        ({"error": {"message": "no"}}, "no"),
+    ],
+)
+def test_what_is_no_answer_is_told_only_where_it_is_an_error(body: object, said: str) -> None:
+    assert no_answer(json.dumps(body).encode()).said.message == said
 
 
 json_values = st.recursive(

@@ -6,7 +6,7 @@ import pytest
 
 from tollway.domain.failures import FailureKind
 from tollway.domain.usage import Usage
-from tollway.providers.passage import PassageStream, judge
+from tollway.providers.passage import PassageStream, clean_errors, judge
 
 EVENTS = b"text/event-stream"
 COMPLETED = b'data: {"type":"response.completed","response":{"usage":{"input_tokens":3,"output_tokens":4}}}\n\n'
@@ -27,7 +27,7 @@ def body(**error: object) -> bytes:
         (413, False, False, FailureKind.REQUEST),
         (422, False, False, FailureKind.REQUEST),
         (401, True, True, FailureKind.CREDENTIAL),
-        (402, True, True, FailureKind.CREDENTIAL),
+        (402, True, True, FailureKind.QUOTA),
         (403, False, True, FailureKind.CREDENTIAL),
         (403, True, False, FailureKind.REQUEST),
         (404, True, False, FailureKind.MODEL),
@@ -93,3 +93,62 @@ def test_what_is_fetched_again_was_used_before() -> None:
     stream = PassageStream(b"application/json", metered=False)
     stream.feed(b'{"usage":{"input_tokens":3,"output_tokens":4}}')
     assert (stream.settled, stream.usage) == (True, None)
+
+
+def hide(text: str) -> str:
+    return text.replace("hush", "***")
+
+
+FAILED = {
+    "type": "response.failed",
+    "response": {"id": "r", "output": ["hush"], "error": {"code": "c", "message": "{}"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        (
+            {"type": "error", "code": "c", "message": "hush at 10.0.0.7"},
+            {"type": "error", "code": "c", "message": "*** at ***"},
+        ),
+        (
+            {"error": {"message": "see http://x.y", "at": [["hush"]]}},
+            {"error": {"message": "see ***", "at": [["***"]]}},
+        ),
+        ({"error": "sk-abc123"}, {"error": "***"}),
+    ],
+)
+def test_an_error_event_that_passes_is_cleaned(event: object, shown: object) -> None:
+    for name in (b"", b"event: error\n"):
+        out = clean_errors(b"%bdata: %b\n\n" % (name, json.dumps(event).encode()), hide)
+        assert out.startswith(name + b"data: ") and out.endswith(b"\n\n")
+        assert json.loads(out.removeprefix(name)[6:]) == shown
+
+
+def test_of_a_failed_response_only_the_error_is_touched() -> None:
+    text = json.dumps(FAILED).replace("{}", "hush at 10.0.0.7")
+    out = clean_errors(b": x\nevent: response.failed\ndata: " + text.encode() + b"\n\n", hide)
+    assert json.loads(out.partition(b"data: ")[2]) == {
+        **FAILED,
+        "response": {"id": "r", "output": ["hush"], "error": {"code": "c", "message": "*** at ***"}},
+    }
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        CREATED + ERROR,
+        b"data: [DONE]\n\n",
+        b'event:error\r\ndata:{"type": "error",  "message":"no"}\r\n\r\n',
+        b"data: hush at 10.0.0.7\n\n",
+        b'data: {"delta":"hush at 10.0.0.7"}\n\n',
+        b"",
+    ],
+)
+def test_where_nothing_is_to_be_hidden_events_pass_to_the_byte(events: bytes) -> None:
+    assert clean_errors(events, hide) == events
+
+
+def test_an_error_event_that_is_a_text_is_cleaned_too() -> None:
+    assert clean_errors(b"event: error\ndata: hush at 10.0.0.7\n\n", hide) == b"event: error\ndata: *** at ***\n\n"

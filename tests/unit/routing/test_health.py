@@ -183,6 +183,14 @@ def test_one_refusal_of_a_credential_hides_nothing(health: Health) -> None:
     assert order(health, 10.5, BOB) == [A, B]
 
 
+def test_an_account_without_money_rests_at_once_with_all_its_models(health: Health) -> None:
+    health.failed(A, BOB, failure(FailureKind.QUOTA, status=402), 10.0)
+    assert order(health, 10.5, BOB, OTHER_A, B)[0] is B
+    assert order(health, 10.5, ALICE)[0] is A
+    assert order(health, 10.5, BOB, A) == [A], "what is all that there is is tried nevertheless"
+    assert order(health, 10.0 + ACCOUNT_REST_S, BOB)[0] is A
+
+
 def test_keys_that_use_the_platforms_credential_share_its_fate(health: Health) -> None:
     other = KeyGrant(KeyId("key_carol"), None, None, None, None, False, {"mistral": "v1.carols.secret"})
     take_down(health, A, 10.0, ALICE, failure(FailureKind.CREDENTIAL, status=401))

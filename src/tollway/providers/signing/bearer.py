@@ -2,8 +2,9 @@
 
 import msgspec
 
-from tollway.domain.failures import UpstreamFailure
+from tollway.domain.failures import Said, UpstreamFailure
 from tollway.domain.keys import Secret
+from tollway.providers import cleaning
 
 _LINE = b"authorization: Bearer %b\r\n"
 
@@ -16,14 +17,22 @@ def authorization(secret: Secret) -> bytes | None:
     return _LINE % text.encode()
 
 
-def without_secret(failure: UpstreamFailure, line: bytes) -> UpstreamFailure:
-    """The failure without the credential of this header line, should the provider have repeated it.
+def text_without_secret(text: str, line: bytes) -> str:
+    """The text without the credential of this header line, should the provider have repeated it.
 
-    The patterns of ``classify.clean`` know the usual shapes of keys; this knows the one that was sent.
+    The patterns of ``cleaning.clean`` know the usual shapes of keys; this knows the one that was sent.
     """
     secret = line.removeprefix(_LINE[: _LINE.index(b"%")]).strip().decode()
-    told = (failure.message, failure.code, failure.param)
-    if not secret or not any(text and secret in text for text in told):
-        return failure
-    message, code, param = (text.replace(secret, "***") if text else text for text in told)
-    return msgspec.structs.replace(failure, message=message, code=code, param=param)
+    return cleaning.without_secret(text, secret) if secret else text
+
+
+def without_secret(failure: UpstreamFailure, line: bytes) -> UpstreamFailure:
+    """The failure without the credential of this header line, wherever it stands."""
+    said = failure.said
+    words = [text_without_secret(text, line) for text in (said.message, said.code, said.type, said.request_id)]
+    message, code, param = (
+        text and text_without_secret(text, line) for text in (failure.message, failure.code, failure.param)
+    )
+    hidden = Said(words[0], words[1], words[2], words[3], said.of_an_account)
+    masked = msgspec.structs.replace(failure, message=message, code=code, param=param, said=hidden)
+    return failure if masked == failure else masked
