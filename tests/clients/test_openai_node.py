@@ -145,6 +145,7 @@ async def errors(script: Script) -> None:
     await script.tenants["429"].limit(requests=0)
     retried = error(429, headers={"retry-after-ms": "1100"}), openai_reply()
     await script.add("429 then well", "completion", *retried, maxRetries=2)
+    await script.add("429 without a time, then well", "completion", error(429), openai_reply(), maxRetries=2)
     await script.add("502", "completion", error(500), maxRetries=2)
     await script.add("timeout", "completion", raw(HANG), timeout=300)
     failure = event({"error": {"message": "overloaded", "type": "server_error", "code": None, "param": None}})
@@ -318,3 +319,8 @@ def test_it_retries_when_our_headers_say_so(results: dict[str, dict[str, Any]]) 
     assert result["text"] == "Bonjour"
     assert result["requests"] == 2
     assert result["took_ms"] >= 1_050
+
+
+def test_a_rate_limit_without_a_time_is_retried_as_it_is_without_a_gateway(results: dict[str, dict[str, Any]]) -> None:
+    result = results["429 without a time, then well"]
+    assert (result["text"], result["requests"]) == ("Bonjour", 2)

@@ -273,6 +273,37 @@ async def test_it_retries_after_the_time_that_our_header_says(sdk: Sdk, tenant: 
     assert time.monotonic() - began >= 1.05
 
 
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "soon"}])
+async def test_a_rate_limit_without_a_time_is_retried_as_it_is_without_a_gateway(
+    sdk: Sdk, tenant: Tenant, headers: dict[str, str]
+) -> None:
+    """Directly, the library waits half a second and succeeds."""
+    tenant.openai.answers(error(429, headers=headers), openai_reply())
+    completion = await sdk.create(tenant, retries=2)
+    assert completion.choices[0].message.content == "Bonjour"
+    assert sdk.requests == 2
+
+
+async def test_a_prompt_that_does_not_fit_has_the_code_that_programs_look_for(sdk: Sdk, tenant: Tenant) -> None:
+    text = "request (4267 tokens) exceeds the available context size (4096 tokens), try increasing it"
+    tenant.openai.answers(error(500, text, type="exceed_context_size_error", code=500))
+    failure = await raises(openai.BadRequestError, sdk, tenant)
+    assert (failure.code, failure.param) == ("context_length_exceeded", "messages")
+    assert len(tenant.openai.requests) == sdk.requests == 1
+
+
+async def test_an_error_in_a_stream_has_the_providers_words(sdk: Sdk, tenant: Tenant) -> None:
+    failure = event({"error": {"message": "The hamster is tired", "type": "hamster_error", "code": "E42"}})
+    tenant.openai.answers(openai_stream(["Hel", Pause(0.3), failure], finish=None))
+    with pytest.raises(openai.APIError) as caught:
+        await sdk.create(tenant, stream=True, retries=2)
+    assert (caught.value.message, caught.value.code, caught.value.type) == (
+        "The hamster is tired",
+        "E42",
+        "hamster_error",
+    )
+
+
 async def test_a_retry_is_another_call_with_another_id(sdk: Sdk, tenant: Tenant) -> None:
     tenant.openai.answers(openai_reply())
     ids = {(await sdk.create(tenant))._request_id for _ in range(3)}

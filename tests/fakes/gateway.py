@@ -6,6 +6,7 @@ accounts at both scripted providers and models that no other test uses, so that 
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -64,6 +65,8 @@ class Gateway:
         self.tls: ssl.SSLContext | None = None
         """How to talk to it where it serves HTTPS."""
         self.stdout: list[str] = []
+        self.terminal: int | None = None
+        """A descriptor to take the place of the file that standard error goes to."""
         self._log = home.with_name(home.name + ".stderr")
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -88,7 +91,7 @@ class Gateway:
                 cwd=self.home.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=log if self.terminal is None else self.terminal,
                 text=True,
                 start_new_session=True,
             )
@@ -119,6 +122,20 @@ class Gateway:
     def stderr(self) -> str:
         """Everything since the first start on this home."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    async def logged(self, within_s: float = PATIENCE_S, **members: object) -> dict[str, Any]:
+        """The first log line that has all of these members, as soon as there is one."""
+        until = time.monotonic() + within_s
+        while True:
+            for line in self.log_lines():
+                if all(name in line and line[name] == value for name, value in members.items()):
+                    return line
+            assert time.monotonic() < until, f"no line with {members} in:\n{self.stderr[-3000:]}"
+            await asyncio.sleep(0.02)
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Everything that was logged, line by line."""
+        return [json.loads(line) for line in self.stderr.split("\n")[:-1] if line.startswith("{")]
 
     def terminate(self) -> None:
         """SIGTERM, as an operator or an orchestrator sends it; :meth:`wait` waits for the end."""

@@ -70,6 +70,9 @@ STEPS = {
     Step.NEXT_OR_SAME: "the next model is tried; without one, the same once more",
 }
 
+OPENAIS_CODES = {FailureKind.CONTEXT: "context_length_exceeded", FailureKind.CONTENT: "content_filter"}
+"""What the client reads whatever the provider's code was."""
+
 INTRODUCTION = """\
 # Compatibility
 
@@ -116,7 +119,18 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
 - Tool calls carry an index, an id, a type and a name, each once.
 - What a model thought is left out; with the header `x-tollway-reasoning: true` it is shown as `reasoning_content`.
 - A failure before the first content leads to the next model, and the client does not notice. After that it is a last
-  frame with an `error` object, and no `[DONE]` follows.
+  frame with an `error` object, and no `[DONE]` follows. It has the provider's own message, code and type.
+"""
+
+ERRORS = """
+- **A prompt that does not fit** is recognised by what the sentence means, whatever the status, also in the middle of a
+  stream: of OpenAI's, Anthropic's and Google's servers, vLLM, SGLang, llama.cpp, LM Studio, Ollama, TGI, TabbyAPI and
+  the like. The message stays the server's own.
+- **An account without money** (402, or words such as "Insufficient Balance" with 400, 403 or 429) rests at once.
+- **A 429 that names no usable time** comes back with `retry-after: 1`; 0 and times that are over count as a second.
+- Secrets, addresses, names of hosts and of accounts in a provider's words are masked. What it says of its own state is
+  told in our words until an answer has begun; the log and the ledger (`cause`) have its own. What it says of an account
+  is told only to a key that brought its own provider key.
 """
 
 
@@ -165,14 +179,14 @@ def errors() -> Iterator[str]:
         "| --- | --- | --- | --- |",
     )
     for kind in FailureKind:
-        failure = UpstreamFailure(kind, "")
+        failure = UpstreamFailure(kind, "", code=OPENAIS_CODES.get(kind))
         step = decide(failure)
         own_fault = step is Step.RETURN or kind is FailureKind.UNSUPPORTED
         error = to_http(ClientFault(failure) if own_fault else NoAnswer((("model", failure),)))
         code = json.loads(error.body)["error"]["code"]
         shown = f"`{code}`" if code else "says what is wrong"
         yield f"| {kind.value.replace('_', ' ')} | {STEPS[step]} | {error.status} | {shown} |"
-    yield ""
+    yield ERRORS
 
 
 def other_paths() -> Iterator[str]:

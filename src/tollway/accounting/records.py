@@ -47,3 +47,5 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="se
     """Who ended it and in which phase, where it did not end well."""
     operation: str = ""
     """What was asked for: the path of OpenAI's API below ``/v1/``."""
+    provider_request_id: str = ""
+    """The provider's own name of the request, where it failed; it stands in ``cause``, too."""

@@ -23,6 +23,7 @@ from tollway.controlplane.setup import Setup
 from tollway.database import AWAY
 from tollway.demo.provider import DemoProvider
 from tollway.observe.metrics import WorkerReport
+from tollway.observe.refusals import RefusalLog
 from tollway.settings import Settings
 from tollway.store.vault import Vault
 
@@ -43,7 +44,9 @@ def control_plane(settings: Settings, pool: asyncpg.Pool, vault: Vault, figures:
     ]
     handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}
     handlers |= dict.fromkeys(AWAY, _database_away)
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.state.refusals = RefusalLog(settings.log_requests)
+    return app
 
 
 class Numbers:
@@ -61,7 +64,8 @@ class Numbers:
         return Response(body, headers={"cache-control": "no-store", "content-type": media_type})
 
     async def take(self, request: Request) -> Response:
-        """``POST /internal/metrics/{worker}``."""
+        """``POST /internal/metrics/{worker}``: once a second from each."""
+        request.app.state.refusals.turn()
         try:
             report = WorkerReport.decode(await request.body())
             self._reports.put(request.path_params["worker"], report, time.monotonic())

@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tollway.observe.refusals import RefusalLog
 from tollway.wire.openai_errors import error_body
 
 
@@ -20,8 +21,9 @@ class ApiError(Exception):
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """The answer to an :class:`ApiError`."""
+    """The answer to an :class:`ApiError`, and its line in the log."""
     assert isinstance(error, ApiError)
+    _note(request, error)
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
     headers = {"cache-control": "no-store"}
     if error.status == 401:
@@ -30,6 +32,20 @@ async def refuse(request: Request, error: Exception) -> Response:
         headers["retry-after"] = "1"
     body = error_body(str(error), kind, error.code, error.param)
     return Response(body, error.status, headers, media_type="application/json")
+
+
+def _note(request: Request, error: ApiError) -> None:
+    refusals: RefusalLog = request.app.state.refusals
+    code = error.code or HTTPStatus(error.status).phrase.lower().replace(" ", "_")
+    if refusals.has_room(code, stranger=True):  # nearly all of them are anybody's
+        refusals.tell(
+            error.status,
+            code,
+            call_id=request.headers.get("x-request-id", ""),
+            key_id="",
+            method=request.method,
+            path=request.url.path if error.status not in (404, 405) or error.code else "(unknown)",
+        )
 
 
 async def refuse_unrouted(request: Request, error: Exception) -> Response:

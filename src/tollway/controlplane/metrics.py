@@ -3,11 +3,14 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import TYPE_CHECKING, NamedTuple
 
 from tollway.accounting.posting import PostingFigures
 from tollway.observe.metrics import DURATION_BUCKETS_S, FAMILIES, Labels, Samples, WorkerReport
+from tollway.store.migrate import head
 
 if TYPE_CHECKING:  # 0.08 s that the start does not need
     from prometheus_client.core import Metric
@@ -65,6 +68,7 @@ class Exposition:
     def __init__(self, reports: Reports, posting: PostingFigures) -> None:
         self._reports = reports
         self._posting = posting
+        self._build = {"version": version("tollway"), "python": python_version(), "schema": head()}
 
     def render(self) -> tuple[bytes, str]:
         """The text and its content type."""
@@ -103,6 +107,9 @@ class Exposition:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         posting = self._posting
+        build = GaugeMetricFamily("tollway_build_info", "What runs here; always 1.", labels=tuple(self._build))
+        build.add_metric(tuple(self._build.values()), 1)
+        yield build
         yield CounterMetricFamily("tollway_ledger_entries_total", "Entries posted to the ledger.", posting.posted)
         yield CounterMetricFamily(
             "tollway_ledger_set_aside_total", "Records that could not be posted.", posting.set_aside

@@ -2,10 +2,24 @@
 
 from collections.abc import Mapping
 
+from tollway.admission.authenticate import MAX_KEY_BYTES
 from tollway.dataplane.calls import Attempt, Call
+from tollway.dataplane.templates import template_of
 from tollway.dataplane.world import World
+from tollway.domain.endings import CLIENT_ERROR, GATEWAY_FAILED
+from tollway.domain.failures import UpstreamFailure
 from tollway.domain.money import format_dollars
-from tollway.domain.refusals import Refusal
+from tollway.domain.refusals import (
+    BadKey,
+    BadRequest,
+    ClientFault,
+    ControlPlaneAway,
+    ExpiredKey,
+    KeysUnavailable,
+    NoAnswer,
+    Refusal,
+    RevokedKey,
+)
 from tollway.http1.server import Request
 from tollway.routing.snapshot import KeyGrant
 from tollway.wire.openai_errors import to_http
@@ -21,9 +35,62 @@ _PASSED = (b"content-type", b"content-disposition", b"content-range", b"accept-r
 def refuse(world: World, request: Request, call_id: str, refusal: Refusal, told: bytes = b"") -> None:
     """Answer with OpenAI's error object. ``told`` are further header lines, such as what the limits are."""
     error = to_http(refusal)
-    world.metrics.refused(error.code)
+    world.metrics.refused(error.label)
+    world.metrics.ended(error.ending)
+    stranger = isinstance(refusal, _STRANGERS) or (isinstance(refusal, BadRequest) and refusal.status in (404, 405))
+    if world.refusals.has_room(error.label, stranger=stranger):
+        world.refusals.tell(
+            error.status,
+            error.code,
+            call_id=call_id,
+            key_id=_key_id(world, request),
+            method=request.method.decode("ascii", "replace"),
+            path=template_of(request),
+            tried=_tried(refusal),
+        )
     head = b"%bx-request-id: %b\r\n%b%b" % (_JSON, call_id.encode(), told, error.headers)
     request.respond(error.status, head, error.body)
+
+
+def refuse_unread(world: World, call_id: str, status: int, code: str) -> None:
+    """Count and log what the HTTP server refused before there was a request that could be judged."""
+    world.metrics.refused(code)
+    world.metrics.ended(GATEWAY_FAILED if status >= 500 else CLIENT_ERROR)
+    if world.refusals.has_room(code, stranger=True):
+        world.refusals.tell(status, code, call_id=call_id, key_id="", method="", path="")
+
+
+_STRANGERS = (BadKey, ExpiredKey, RevokedKey, KeysUnavailable, ControlPlaneAway)
+"""What anybody can be told, as often as they like."""
+
+_KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+
+
+def _key_id(world: World, request: Request) -> str:
+    """The id of the key that was presented, good or not; empty for one that nobody knows."""
+    for name in _KEY_HEADERS:
+        value = request.headers.get(name, b"")
+        presented = value.partition(b" ")[2].strip(b" ") if name == b"authorization" else value.strip(b" ")
+        if 0 < len(presented) <= MAX_KEY_BYTES:
+            grant = world.configuration.snapshot.keys.get(world.hasher(presented))
+            if grant is not None:
+                return grant.id
+    return ""
+
+
+def _tried(refusal: Refusal) -> str:
+    """What was tried and why it failed, in a few words of our own."""
+    match refusal:
+        case NoAnswer(attempts):
+            return ", ".join(f"{name}: {_word(failure)}" for name, failure in attempts)
+        case ClientFault(failure):
+            return _word(failure)
+        case _:
+            return ""
+
+
+def _word(failure: UpstreamFailure) -> str:
+    return f"{failure.kind.value} {failure.status}" if failure.status else failure.kind.value
 
 
 def limit_lines(world: World, grant: KeyGrant) -> bytes:

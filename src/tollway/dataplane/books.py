@@ -12,8 +12,10 @@ import logging
 
 from tollway.accounting.journal import Journal, JournalFull, rescue
 from tollway.accounting.records import Settlement
-from tollway.dataplane.calls import Attempt, Call, Clock
+from tollway.dataplane.calls import Attempt, Call, Clock, Cut
+from tollway.domain import endings
 from tollway.domain.asked import NoUsage
+from tollway.domain.failures import OF_THE_REQUEST, FailureKind, UpstreamFailure, cause_of
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import Price
 from tollway.domain.usage import Usage
@@ -23,9 +25,36 @@ from tollway.wire.estimate import output_tokens_estimate
 _log = logging.getLogger("tollway.books")
 
 _UNPRICED = Price(input=0, cached_input=0, output=0, scale=PICODOLLARS)
+OK = "ok"
 CLIENT_GONE = "client_gone"
+CLIENT_FAILED = "client_failed"
+"""The client did not send its request as it should."""
 INTERNAL_ERROR = "internal_error"
-"""Outcomes besides ``ok``, the kinds of failures and the reasons of cuts."""
+
+OUTCOMES = frozenset(
+    {OK, CLIENT_GONE, CLIENT_FAILED, INTERNAL_ERROR, *(kind.value for kind in FailureKind), *(cut.value for cut in Cut)}
+)
+"""Of attempts: a closed set."""
+
+_ENDED_BY = {
+    CLIENT_GONE: "The client hung up",
+    CLIENT_FAILED: "The client did not send its request to the end",
+    INTERNAL_ERROR: "A fault of the gateway ended it",
+    Cut.REVOKED.value: "The gateway ended it, as the API key was revoked,",
+    Cut.EXPIRED.value: "The gateway ended it, as the API key has expired,",
+    Cut.DRAINED.value: "The gateway ended it, as it was told to stop,",
+}
+"""Who ended an attempt that no provider ended; in which phase follows."""
+
+_ENDINGS = {
+    OK: endings.OK,
+    CLIENT_GONE: endings.CLIENT_GONE,
+    CLIENT_FAILED: endings.CLIENT_ERROR,
+    INTERNAL_ERROR: endings.GATEWAY_FAILED,
+    **{cut.value: endings.CUT for cut in Cut},
+    **{kind.value: endings.CLIENT_ERROR if kind in OF_THE_REQUEST else endings.PROVIDER_FAILED for kind in FailureKind},
+}
+"""What a charged attempt's outcome makes of its call."""
 
 _CLIENT_CLOSED = 499  # nginx's status for a client that did not wait
 
@@ -72,12 +101,19 @@ class Books:
             _log.error("the journal in %s was gone or cut: the %d bytes of it go into another one", directory, size)
 
     def charge(
-        self, attempt: Attempt, outcome: str, usage: Usage | None, content_bytes: int, *, partial: bool = False
+        self,
+        attempt: Attempt,
+        outcome: str,
+        usage: Usage | None,
+        content_bytes: int,
+        *,
+        partial: bool = False,
+        failure: UpstreamFailure | None = None,
     ) -> int | None:
         """Enter an attempt that the key pays for; the cost in units of its price, None where nobody can tell it.
 
-        ``content_bytes`` of generated text stand in for a missing ``usage`` where that makes sense. Only the first
-        call counts.
+        ``content_bytes`` of generated text stand in for a missing ``usage`` where that makes sense. ``failure`` is why
+        the provider ended it early. Only the first call counts.
         """
         if attempt.entered:
             return None
@@ -97,7 +133,11 @@ class Books:
         call.hold.settle(usage.input_tokens + usage.output_tokens, now)
         price = attempt.upstream.target.price or _UNPRICED
         cost = price.cost(usage)
-        self._enter(attempt, outcome, state, usage, price, cost, "", now, priced=priced)
+        cause = request_id = ""
+        if outcome != OK:
+            cause, request_id = _cause(attempt, outcome, failure)
+            self._metrics.ended(_ENDINGS[outcome], answered=True)
+        self._enter(attempt, outcome, state, usage, price, cost, cause, request_id, now, priced=priced)
         provider = attempt.upstream.target.provider.name
         if not priced:
             self._metrics.unpriced(attempt.upstream.target.model, provider)
@@ -112,12 +152,15 @@ class Books:
         )
         return cost if priced else None
 
-    def waive(self, attempt: Attempt, outcome: str, cause: str = "") -> None:
+    def waive(self, attempt: Attempt, outcome: str, failure: UpstreamFailure | None = None) -> None:
         """Enter an attempt that reached nobody: on the house. Without effect on one that is entered already."""
         if not attempt.entered:
             priced = attempt.upstream.target.price is not None
             now = self._now()
-            self._enter(attempt, outcome, "none", _NOTHING, _UNPRICED, 0, cause, now, priced=priced, charged=False)
+            cause, request_id = _cause(attempt, outcome, failure)
+            self._enter(
+                attempt, outcome, "none", _NOTHING, _UNPRICED, 0, cause, request_id, now, priced=priced, charged=False
+            )
 
     def abandon(self, attempt: Attempt) -> None:
         """Enter an attempt that was cancelled before anything of it reached the client.
@@ -131,6 +174,8 @@ class Books:
             self.charge(attempt, CLIENT_GONE, None, 0, partial=True)
         else:
             self.waive(attempt, CLIENT_GONE if cut is None else cut.value)
+            if cut is None:  # else the call is refused, and counted as that
+                self._metrics.ended(endings.CLIENT_GONE)
 
     def close(self, call: Call) -> None:
         """Give back what the call still holds, if nothing was charged for it."""
@@ -145,6 +190,7 @@ class Books:
         price: Price,
         cost: int,
         cause: str,
+        request_id: str,
         now: float,
         *,
         priced: bool,
@@ -183,9 +229,31 @@ class Books:
             call.snapshot.revision,
             cause,
             call.operation.name,
+            request_id,
         )
         try:
             self._journal.append(record)
         except JournalFull:
             _log.error("the disk takes no more: settlements wait in memory, and new calls are refused")
         self._metrics.attempt(target.provider.name, outcome)
+
+
+def _cause(attempt: Attempt, outcome: str, failure: UpstreamFailure | None) -> tuple[str, str]:
+    """Who ended an attempt that did not end well, in which phase, what the provider said; its id of the request."""
+    if failure is None:
+        return f"{_ENDED_BY.get(outcome, outcome)} {_phase(attempt)}.", ""
+    text = cause_of(failure)
+    text = text[:1].upper() + text[1:]
+    in_the_middle = " It was in the middle of the answer." if attempt.first_byte_at else ""
+    return text + in_the_middle, failure.said.request_id
+
+
+def _phase(attempt: Attempt) -> str:
+    answer = attempt.answer
+    if answer is None:
+        return "before the provider was reached"
+    if not answer.sent:
+        return "while the request was sent"
+    if not answer.status:
+        return "before the provider's answer began"
+    return "in the middle of the answer" if attempt.first_byte_at else "before anything of the answer had gone out"

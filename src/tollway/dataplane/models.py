@@ -41,6 +41,7 @@ async def _tell(world: World, request: Request, answer: Callable[[Call], bytes |
     refusal = admit(world, call, MODELS, Asked(model=NO_MODEL)) if isinstance(found, bytes) else found
     if isinstance(found, bytes) and refusal is None:
         world.books.close(call)
+        world.metrics.served()
         request.respond(200, own_head(call, world.now()), found)
     elif refusal is not None:
         refuse(world, request, call_id, refusal, limit_lines(world, call.grant))

@@ -8,12 +8,13 @@
 
 import asyncio
 import functools
+from collections.abc import Callable
 
 from tollway.dataplane.answers import passed_head
 from tollway.dataplane.attempts import dated_headers, error_body, first_event, not_offered, open_answer
-from tollway.dataplane.books import INTERNAL_ERROR
+from tollway.dataplane.books import CLIENT_FAILED, INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Operation, Prepared, Way
-from tollway.dataplane.failures import failure_of
+from tollway.dataplane.failures import failure_of, fit_to_tell
 from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.passage_request import Passage, read_passage
 from tollway.dataplane.relay import Relay
@@ -25,8 +26,10 @@ from tollway.domain.refusals import BadRequest, ProviderKeyRequired, Refusal
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import MessageError, UpstreamError
 from tollway.http1.server import Request
-from tollway.providers.passage import DIALECT, PassageStream, judge
+from tollway.providers.passage import DIALECT, PassageStream, clean_errors, judge
+from tollway.providers.signing.bearer import text_without_secret
 from tollway.routing.snapshot import DEFAULT_PROVIDER, Provider, Target
+from tollway.wire.openai_errors import may_be_told
 from tollway.wire.paths import RULES, ModelIn, PathRule
 from tollway.wire.response_text import text_bytes
 
@@ -38,9 +41,6 @@ _ESTIMATED = frozenset({"/responses", "/responses/compact"})
 
 _FREE = frozenset({"/responses/input_tokens"})
 """What names a model and runs none."""
-
-CLIENT_FAILED = "client_failed"
-"""The outcome of an attempt whose request the client did not send as it should."""
 
 _ANOTHERS = UpstreamFailure(FailureKind.NO_CREDENTIAL, "stored objects are only for a provider key of one's own")
 
@@ -210,9 +210,11 @@ def _respond_without(world: World, attempt: Attempt, response: StreamedResponse,
 
 
 def _charge(world: World, attempt: Attempt, decoder: PassageStream) -> int | None:
-    failure = decoder.failure
+    failure = None if decoder.failure is None else fit_to_tell(decoder.failure, attempt)
     outcome = "ok" if failure is None else failure.kind.value
-    return world.books.charge(attempt, outcome, decoder.usage, decoder.content_bytes, partial=failure is not None)
+    return world.books.charge(
+        attempt, outcome, decoder.usage, decoder.content_bytes, partial=failure is not None, failure=failure
+    )
 
 
 class PassageRelay(Relay):
@@ -234,9 +236,20 @@ class PassageRelay(Relay):
     def _send(self, frames: bytes) -> None:
         if self._decoder.settled:
             _charge(self._world, self._attempt, self._decoder)
+        if frames and self._decoder.failure is not None and self._decoder.is_events:
+            frames = clean_errors(frames, self._hiding(self._decoder.failure))
         if frames:
             self._last = frames
             self._stream.write(frames)
+
+    def _hiding(self, failure: UpstreamFailure) -> Callable[[str], str]:
+        """What hides from a text of the provider's what is not the client's business."""
+        attempt = self._attempt
+        failure = fit_to_tell(failure, attempt)
+        if may_be_told(failure):
+            return lambda text: text_without_secret(text, attempt.credential)
+        ours = failure.message
+        return lambda text: ours if " " in text else text_without_secret(text, attempt.credential)
 
     def _tell(self, failure: UpstreamFailure) -> None:
         if not self._decoder.is_events:

@@ -10,13 +10,12 @@ import asyncio
 
 from tollway.dataplane.books import CLIENT_GONE, INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Cut
-from tollway.dataplane.failures import failure_of
+from tollway.dataplane.failures import failure_of, fit_to_tell
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import UpstreamError
 from tollway.providers.base import StreamDecoder
-from tollway.providers.signing.bearer import without_secret
 from tollway.wire.openai_errors import error_event
 from tollway.wire.sse import EVENT_ENDS
 
@@ -98,11 +97,12 @@ class Relay:
             world.health.succeeded(target, call.grant, now)
         elif call.cut is not None:
             self._charge(call.cut.value)
+            self._tell(failure)
         else:
+            failure = fit_to_tell(failure, attempt)
             world.health.failed(target, call.grant, failure, now)
-            self._charge(failure.kind.value)
-        if failure is not None:
-            self._tell(without_secret(failure, attempt.credential))
+            self._charge(failure.kind.value, failure)
+            self._tell(failure)
         self._stream.end()
 
     def _tell(self, failure: UpstreamFailure) -> None:
@@ -135,9 +135,9 @@ class Relay:
         self._stream.end()
         self._response.deadline = min(self._response.deadline, self._world.now() + _LAST_CHUNK_S)
 
-    def _charge(self, outcome: str) -> None:
-        decoder = self._decoder
-        self._world.books.charge(self._attempt, outcome, decoder.usage, decoder.content_bytes, partial=True)
+    def _charge(self, outcome: str, failure: UpstreamFailure | None = None) -> None:
+        decoder, books = self._decoder, self._world.books
+        books.charge(self._attempt, outcome, decoder.usage, decoder.content_bytes, partial=True, failure=failure)
 
 
 class _ProviderFailedError(Exception):

@@ -36,6 +36,7 @@ async def keep_house(world: World) -> None:
                 cut_revoked(world)
             world.books.retry()
             await world.books.rescue()
+            world.refusals.turn()
             keep_streams_alive(world)
         except Exception:
             _log.exception("house-keeping failed and goes on")

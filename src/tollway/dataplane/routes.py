@@ -6,7 +6,7 @@ What can be got can also be asked for its head alone: ``HEAD`` is ``GET`` whose 
 import logging
 from collections.abc import Awaitable, Callable
 
-from tollway.dataplane.answers import refuse
+from tollway.dataplane.answers import refuse, refuse_unread
 from tollway.dataplane.calls import Operation
 from tollway.dataplane.control import serve_control
 from tollway.dataplane.cross_origin import PREFIX, VARY, CrossOrigin, preflight_lines
@@ -89,8 +89,9 @@ class Router:
         world = self._world
         code = "request_too_large" if status == 413 else "invalid_http_request" if status < 500 else "server_error"
         kind = "invalid_request_error" if status < 500 else "server_error"
-        world.metrics.refused(code)
-        lines = b"content-type: application/json\r\nx-request-id: %b\r\n" % world.call_ids.next().encode()
+        call_id = world.call_ids.next()
+        refuse_unread(world, call_id, status, code)
+        lines = b"content-type: application/json\r\nx-request-id: %b\r\n" % call_id.encode()
         return lines, error_body(reason[:1].upper() + reason[1:] + ".", kind, code)
 
     def lines_for_refused(self, head: bytes) -> bytes:

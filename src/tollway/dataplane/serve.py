@@ -15,6 +15,7 @@ import msgspec
 from tollway.admission.authenticate import authenticate, presented_key
 from tollway.dataplane.answers import call_lines, limit_lines, refuse
 from tollway.dataplane.calls import Attempt, Call, Cut, Operation, Prepared
+from tollway.dataplane.failures import fit_to_tell, of_its_account
 from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
@@ -33,7 +34,6 @@ from tollway.domain.refusals import (
     TooManyAtOnce,
 )
 from tollway.http1.server import Request
-from tollway.providers.signing.bearer import without_secret
 from tollway.routing.plan import plan
 from tollway.routing.retry import Step, decide, repeat_pause_s
 from tollway.routing.snapshot import KeyGrant, Target
@@ -197,11 +197,11 @@ async def answer(world: World, call: Call) -> Refusal | None:
             outcome = await attempt_once(world, attempt)
             if outcome is None:
                 return None
-            failure = without_secret(outcome, attempt.credential)
+            failure = fit_to_tell(outcome, attempt)
             world.health.failed(target, call.grant, failure, world.now())
-            world.books.waive(attempt, failure.kind.value, failure.message)
+            world.books.waive(attempt, failure.kind.value, failure)
         else:
-            failure = prepared
+            failure = of_its_account(prepared, call.grant, target)
             if failure.kind is FailureKind.CREDENTIAL:
                 call.attempts += 1  # a stored key that cannot be read counts as one that the provider refused
         if decide(failure) is Step.RETURN:
@@ -212,7 +212,13 @@ async def answer(world: World, call: Call) -> Refusal | None:
     if failures and all(failure.kind is FailureKind.UNSUPPORTED for _, failure in failures):
         call.hold.cancel()  # nobody was asked: it counts as every other refusal
         return ClientFault(failures[0][1])
-    return NoAnswer(tuple((f"{target.model} at {target.provider.name}", failure) for target, failure in failures))
+    return NoAnswer(tuple((called(target), failure) for target, failure in failures))
+
+
+def called(target: Target) -> str:
+    """What a client reads of a target; a path without a model goes to a provider as such."""
+    provider = target.provider.name
+    return f"{target.model} at {provider}" if target.model else provider
 
 
 def candidates(world: World, call: Call, failures: list[Failed]) -> Iterator[Target]:

@@ -29,6 +29,7 @@ from tollway.http1.proxy import Proxies
 from tollway.http1.server import Server
 from tollway.observe import log
 from tollway.observe.metrics import Metrics
+from tollway.observe.refusals import RefusalLog
 from tollway.routing.health import Health
 from tollway.routing.retry import RetryBudget
 from tollway.routing.snapshot import is_forbidden_address
@@ -145,6 +146,7 @@ def build(
         control=control,
         metrics=metrics,
         books=Books(journal, metrics, now),
+        refusals=RefusalLog(settings.log_requests),
         log_writer=writer,
         now=now,
     )

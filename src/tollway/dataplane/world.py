@@ -19,6 +19,7 @@ from tollway.http1.origin import Origin
 from tollway.http1.server import Server
 from tollway.observe.log import LogWriter
 from tollway.observe.metrics import Metrics
+from tollway.observe.refusals import RefusalLog
 from tollway.routing.health import Health
 from tollway.routing.retry import RetryBudget
 from tollway.settings import Settings
@@ -62,6 +63,7 @@ class World:
     """Where the control plane listens."""
     metrics: Metrics
     books: Books
+    refusals: RefusalLog
     log_writer: LogWriter
     now: Clock
     server: Server = field(init=False)

@@ -6,7 +6,8 @@ waits; (3) everything passes :mod:`~tollway.observe.redact`; (4) a line is at mo
 takes in one piece, so that lines of several processes never mix.
 
 Code logs with the standard library: ``log.info("what happened", extra={"key_id": …})``. What is given as ``extra``
-becomes members of the JSON object.
+becomes members of the JSON object; but for ``short``, which is the whole line for people where a record has one, and
+no line at all where it is empty.
 """
 
 import functools
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -30,11 +31,15 @@ MAX_LINE = 4096  # PIPE_BUF on Linux: writes up to this size do not mix
 _MAX_QUEUED = 10_000  # records; about 5 MiB at worst, some seconds of the busiest log
 _MAX_TEXT = 1000  # characters of a message
 _MAX_VALUE = 256  # characters of a member
+_MAX_CAUSE = 1000  # … of the one that says what went wrong, in a provider's words too
 _MAX_TRACEBACK = 1500  # characters, the end of it: the exception and its nearest frames
 _MAX_MEMBERS = 40
 _CLOSE_S = 1.0  # a blocked pipe holds up the end of the process no longer than this
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "short"}
+_LENGTHS = {"cause": _MAX_CAUSE}
+_IDS = frozenset({"call_id", "provider_request_id"})  # random by nature, and worth nothing as secrets
+_ALARM, _MISHAP, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -46,6 +51,7 @@ class LogFormat:
     def __init__(self, process: str, people: bool, redactor: Redactor) -> None:
         self._process = process
         self._people = people
+        self._redactor = redactor
         self._clean = redactor.clean
 
     def line(self, record: logging.LogRecord) -> bytes:
@@ -58,14 +64,20 @@ class LogFormat:
     def _line(self, record: logging.LogRecord) -> bytes:
         message = self._clean(record.getMessage().strip(), _MAX_TEXT)
         extra = [(name, value) for name, value in vars(record).items() if name not in _STANDARD]
-        members = {name: self._value(value) for name, value in extra[:_MAX_MEMBERS]}
+        members = {name: self._value(name, value) for name, value in extra[:_MAX_MEMBERS]}
         trace = self._traceback(record)
-        return (self._for_people if self._people else self._for_programs)(record, message, members, trace)
+        if not self._people:
+            return self._for_programs(record, message, members, trace)
+        short: object = vars(record).get("short")
+        return self._for_people(record, message, members, trace) if short is None else self._short(record, str(short))
 
-    def _value(self, value: object) -> object:
+    def _value(self, name: str, value: object) -> object:
         if value is None or isinstance(value, bool | int | float):
             return value
-        return self._clean(value if isinstance(value, str) else str(value), _MAX_VALUE)
+        text = value if isinstance(value, str) else str(value)
+        if name in _IDS:
+            return self._redactor.clean_id(text)
+        return self._clean(text, _LENGTHS.get(name, _MAX_VALUE))
 
     def _traceback(self, record: logging.LogRecord) -> str:
         if not record.exc_info or record.exc_info[1] is None:
@@ -90,6 +102,15 @@ class LogFormat:
             line["traceback"] = trace[-_MAX_TRACEBACK // 4 :]
             encoded = _encode(line | {"cut": True})
         return encoded + b"\n"
+
+    def _short(self, record: logging.LogRecord, text: str) -> bytes:
+        if not text:
+            return b""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        colour = _colour(vars(record))
+        text = self._clean(text, _MAX_TEXT)
+        line = f"\x1b[2m{clock}\x1b[0m {f'{colour}{text}{_PLAIN}' if colour else text}\n"
+        return line.encode("utf-8", "backslashreplace")
 
     def _for_people(self, record: logging.LogRecord, message: str, members: dict[str, object], trace: str) -> bytes:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -165,6 +186,16 @@ def start(process: str, level: str, secrets: Iterable[Secret] = (), fd: int | No
     logging.captureWarnings(True)
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     return writer
+
+
+def _colour(members: Mapping[str, object]) -> str:
+    """Of a call's line: red where the gateway or a provider failed, yellow for what else did not end well."""
+    status, outcome = members.get("status"), members.get("outcome", "ok")
+    if isinstance(status, int) and status >= 500:
+        return _ALARM
+    if outcome in ("ok", "client_gone"):
+        return _MISHAP if outcome != "ok" or (isinstance(status, int) and status >= 400) else ""
+    return _ALARM
 
 
 def _record(message: str) -> logging.LogRecord:

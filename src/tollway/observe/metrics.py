@@ -1,8 +1,10 @@
 """What a worker counts, and the list of everything that ``/metrics`` shows.
 
 Counting is one look-up and a few additions; turning the counts into Prometheus' text is the control plane's work.
-Labels are bounded: models and providers are those of the configuration, and past ``MAX_SERIES`` in a family whatever
-is new counts as ``other``.
+
+No label comes from outside: models and providers are those of the configuration, everything else is of a closed set
+(outcomes, endings, :data:`REFUSALS`, :data:`STATUSES`), and what is in none of them counts as ``other``. Past
+``MAX_SERIES`` in a family whatever is new does, too.
 """
 
 import math
@@ -15,6 +17,8 @@ from typing import Literal
 
 import msgspec
 
+from tollway.domain.endings import ENDINGS, OK
+from tollway.domain.failures import OF_THE_REQUEST, FailureKind
 from tollway.domain.money import PICODOLLARS, to_decimal
 from tollway.domain.usage import Usage
 
@@ -24,6 +28,39 @@ DURATION_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.
 """From a cached answer to the longest stream that the default deadline allows."""
 
 _OTHER = "other"
+
+STATUSES = frozenset({200, 201, 202, 203, 204, 206, 207, 208, 226, 499})
+"""Of answered calls: a provider may invent numbers. 499 is a client that did not wait."""
+
+REFUSALS = frozenset(
+    {
+        # who asks
+        *("invalid_api_key", "expired_api_key", "revoked_api_key", "keys_unavailable", "model_not_allowed"),
+        "provider_key_required",
+        # what is asked
+        *("invalid_http_request", "invalid_request_error", "request_too_large", "unknown_url", "method_not_allowed"),
+        *("invalid_json", "invalid_form", "invalid_type", "invalid_value", "missing_required_parameter"),
+        *(
+            "array_above_max_length",
+            "empty_array",
+            "unsupported_content_type",
+            "unsupported_parameter",
+            "unsupported_value",
+        ),
+        "model_not_found",
+        # the key's limits
+        "rate_limit_exceeded",
+        # what a provider refused for a reason of the client's own making
+        *(kind.value for kind in (*OF_THE_REQUEST, FailureKind.UNSUPPORTED)),
+        # what came of the providers that were asked
+        *("upstream_rate_limit_exceeded", "upstream_insufficient_quota", "upstream_auth_error", "upstream_error"),
+        *("upstream_connection_error", "upstream_timeout", "upstream_invalid_response", "upstream_model_not_found"),
+        "no_provider_key",
+        # the gateway
+        *("accounting_unavailable", "control_plane_away", "draining", "server_error"),
+    }
+)
+"""Why calls are refused. Our limits and those of a provider are different words; clients know both by one code."""
 
 Labels = tuple[str, ...]
 Samples = dict[str, list[tuple[Labels, list[float]]]]
@@ -53,7 +90,8 @@ FAMILIES: dict[str, Family] = {
     "tollway_unpriced_total": Family(
         "counter", "Answers whose cost nobody can tell: no price is known, or no usage.", ("model", "provider")
     ),
-    "tollway_refusals_total": Family("counter", "Calls refused by the gateway itself.", ("code",)),
+    "tollway_refusals_total": Family("counter", "Calls that were answered with an error, by its reason.", ("code",)),
+    "tollway_calls_total": Family("counter", "Calls of OpenAI's API, each once, by how they ended.", ("outcome",)),
     "tollway_inflight_requests": Family("gauge", "Calls that are running."),
     "tollway_open_connections": Family("gauge", "Open client connections."),
     "tollway_upstream_connections": Family("gauge", "Open connections to providers."),
@@ -117,6 +155,9 @@ class Metrics:
         self._first_bytes: dict[Labels, _Histogram] = {}
         self._attempts: dict[Labels, int] = {}
         self._refusals: dict[Labels, int] = {}
+        self._endings: dict[str, int] = {}
+        self._answered_ill = 0  # of those in _requests
+        self._served = 0
         self._unpriced: dict[Labels, int] = {}
 
     def answered(
@@ -130,7 +171,7 @@ class Metrics:
         scale: int = PICODOLLARS,
     ) -> None:
         """A call that reached its client, with what it was charged in units of ``10**-scale`` US dollars."""
-        _count(self._requests, (model, provider, str(status)))
+        _count(self._requests, (model, provider, str(status) if status in STATUSES else _OTHER))
         answers = self._answers.get((model, provider))
         if answers is None:
             answers = self._answers.setdefault(_room(self._answers, (model, provider)), _Answers())
@@ -155,9 +196,18 @@ class Metrics:
         """An answer cost something that nobody can tell."""
         _count(self._unpriced, (model, provider))
 
-    def refused(self, code: str) -> None:
-        """The gateway itself said no; ``code`` is the error's code."""
-        _count(self._refusals, (code,))
+    def refused(self, label: str) -> None:
+        """A call was answered with an error, for one of the reasons in :data:`REFUSALS`."""
+        _count(self._refusals, (label if label in REFUSALS else _OTHER,))
+
+    def ended(self, ending: str, *, answered: bool = False) -> None:
+        """A call ended otherwise than well; ``answered``: although :meth:`answered` has counted it."""
+        self._endings[ending] = self._endings.get(ending, 0) + 1
+        self._answered_ill += answered
+
+    def served(self) -> None:
+        """A call that the gateway itself has answered, without any provider."""
+        self._served += 1
 
     def report(self, gauges: Gauges) -> WorkerReport:
         """Everything so far."""
@@ -172,6 +222,7 @@ class Metrics:
             "tollway_upstream_attempts_total": _counted(self._attempts),
             "tollway_unpriced_total": _counted(self._unpriced),
             "tollway_refusals_total": _counted(self._refusals),
+            "tollway_calls_total": _counted({(ending,): count for ending, count in self._all_endings().items()}),
         }
         for name, value in msgspec.structs.asdict(gauges).items():
             if isinstance(value, Mapping):
@@ -179,6 +230,11 @@ class Metrics:
             elif math.isfinite(value):  # JSON has no infinity
                 samples["tollway_" + name] = _counted({(): value})
         return WorkerReport(os.getpid(), self._started, samples)
+
+    def _all_endings(self) -> dict[str, int]:
+        """Those that ended well are what is left of all that were answered: nothing is counted twice for them."""
+        answered_well = sum(self._requests.values()) - self._answered_ill
+        return {**dict.fromkeys(sorted(ENDINGS), 0), **self._endings, OK: answered_well + self._served}
 
 
 class _Histogram:

@@ -33,6 +33,9 @@ _PATTERNS = (
 # What most values are, ids, names, kinds: no pattern can match in them, so none is tried.
 _HARMLESS = re.compile(r"(?!.{0,31}sk-)[A-Za-z0-9_./-]{0,31}")
 
+_MAX_ID = 128
+_ID = re.compile(r"(?!sk-)[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
+
 
 class Redactor:
     """Cleans text for the log; ``known`` are values that are masked wherever they appear."""
@@ -60,6 +63,11 @@ class Redactor:
         if not window.isprintable():
             window = "".join(letter if letter.isprintable() else _escaped(letter) for letter in window)
         return window if whole and len(window) <= limit else window[:limit] + "…"
+
+    def clean_id(self, text: str) -> str:
+        """An identifier as it is, though it looks as random as a secret; of everything else, what may be shown."""
+        known = self._known is not None and self._known.search(text)
+        return text if _ID.fullmatch(text) and not known else self.clean(text, _MAX_ID)
 
 
 def _escaped(letter: str) -> str:

@@ -1,8 +1,11 @@
 """Refusals and failures in OpenAI's format: the one place where they become a status and a text.
 
-1. What a client may read is written here. Of a provider's own words only those about the client's request are passed
-   on (kinds REQUEST, CONTEXT, CONTENT), and the adapter has cleaned them.
-2. ``x-should-retry``, ``retry-after`` and ``retry-after-ms`` are true: the official SDKs act on them.
+1. What a client may read is written here, and the adapter has cleaned what of it is a provider's.
+2. A provider's words about the client's request are passed on (kinds REQUEST, CONTEXT, CONTENT). Before an answer has
+   begun, all else is told in our words: several targets may have failed, each for a reason of its own.
+3. In the middle of an answer the provider's message and code go on, for clients act on them; but for what it says of
+   an account, where that is not the client's own.
+4. ``x-should-retry``, ``retry-after`` and ``retry-after-ms`` are true: the official SDKs act on them.
 """
 
 import math
@@ -10,7 +13,8 @@ from typing import NamedTuple, assert_never
 
 import msgspec
 
-from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.endings import CLIENT_ERROR, GATEWAY_FAILED, PROVIDER_FAILED, REFUSED
+from tollway.domain.failures import OF_THE_REQUEST, FailureKind, UpstreamFailure
 from tollway.domain.refusals import (
     BadKey,
     BadRequest,
@@ -40,6 +44,7 @@ _SERVER_ERROR = "server_error"
 _DO_NOT_RETRY = b"x-should-retry: false\r\n"
 _CHALLENGE = b"www-authenticate: Bearer\r\n" + _DO_NOT_RETRY
 
+_NO_TIME_S = 1.0  # where a provider's 429 names no time: the official SDKs would wait half a second, and try again
 _MAX_WAIT_S = 60.0  # a provider's wait is passed on up to here; above 120 s the official SDKs give up at once
 _MAX_NAME = 128  # of a model's name in a message
 _OUTAGE_RETRY_S = 5.0  # a full disk or a lost database is not repaired faster
@@ -55,7 +60,11 @@ class HttpError(NamedTuple):
     headers: bytes
     body: bytes
     code: str
-    """The error's code, its type where it has none: a label of bounded variety."""
+    """The error's code, its type where it has none; of a ClientFault, a word of the provider's."""
+    label: str
+    """What it was, of a closed set of our own words (``observe/metrics.py``): nothing of it comes from outside."""
+    ending: str
+    """How the call ended, as the metrics count it."""
 
 
 class _Error(msgspec.Struct):
@@ -76,12 +85,23 @@ def error_body(message: str, type: str, code: str | None, param: str | None = No
 
 def error_event(failure: UpstreamFailure) -> bytes:
     """The frame that ends a stream whose answer had begun. No ``[DONE]`` follows it."""
-    if failure.kind in _CLIENT_FAULTS:
+    if failure.kind in OF_THE_REQUEST:
         body = error_body(failure.message, failure.type, failure.code, failure.param)
     else:
         type_, _, text = _PUBLIC[failure.kind]
-        body = error_body(f"The answer ended early: {text}.", type_, _code(failure))
+        message, code = f"The answer ended early: {_told(text, failure)}.", _code(failure)
+        said = failure.said
+        if said.message and may_be_told(failure):
+            message, code, type_ = said.message, said.code or code, said.type or type_
+        body = error_body(message, type_, code)
     return b"data: %b\n\n" % body
+
+
+def may_be_told(failure: UpstreamFailure) -> bool:
+    """Whether a client may read what the provider said: what it says of an account is its owner's business."""
+    if failure.own_key_at:
+        return True
+    return failure.kind not in _OF_AN_ACCOUNT and not failure.said.of_an_account
 
 
 def to_http(refusal: Refusal) -> HttpError:
@@ -95,7 +115,7 @@ def to_http(refusal: Refusal) -> HttpError:
             return _error(401, "revoked_api_key", "The API key has been revoked.", headers=_CHALLENGE)
         case KeysUnavailable(retry_after_s):
             text = "The API key cannot be checked at the moment."
-            return _error(503, "keys_unavailable", text, type=_SERVER_ERROR, headers=_retry_after(retry_after_s))
+            return _ours("keys_unavailable", text, retry_after_s)
         case NotAdministrator(status, code, message):
             return _error(status, code, message, headers=_CHALLENGE if status == 401 else _DO_NOT_RETRY)
         case BadRequest(message, param, code, status):
@@ -124,8 +144,9 @@ def to_http(refusal: Refusal) -> HttpError:
         case NoAnswer(attempts):
             return _no_answer(attempts)
         case ClientFault(failure, as_is):
-            status = failure.status if failure.status == 413 or (as_is and failure.status) else 400
-            return _error(status, failure.code, failure.message, failure.param, failure.type)
+            status = _client_status(failure, as_is)
+            error = _error(status, failure.code, failure.message, failure.param, failure.type)
+            return error._replace(label=failure.kind.value, ending=CLIENT_ERROR)
         case ProviderKeyRequired(provider, param):
             what = "This path" if param is None else f"'{param}'"
             text = (
@@ -135,15 +156,13 @@ def to_http(refusal: Refusal) -> HttpError:
             return _error(403, "provider_key_required", text, param)
         case CannotAccount():
             text = "This gateway cannot note what a call costs at the moment, so it makes none."
-            return _error(
-                503, "accounting_unavailable", text, type=_SERVER_ERROR, headers=_retry_after(_OUTAGE_RETRY_S)
-            )
+            return _ours("accounting_unavailable", text, _OUTAGE_RETRY_S)
         case ControlPlaneAway():
             text = "The control plane does not answer at the moment."
-            return _error(503, "control_plane_away", text, type=_SERVER_ERROR, headers=_retry_after(_AWAY_RETRY_S))
+            return _ours("control_plane_away", text, _AWAY_RETRY_S)
         case Draining():
             text = "This gateway is stopping."
-            return _error(503, "draining", text, type=_SERVER_ERROR, headers=_retry_after(_DRAIN_RETRY_S))
+            return _ours("draining", text, _DRAIN_RETRY_S)._replace(ending=REFUSED)
         case _:
             assert_never(refusal)
 
@@ -156,11 +175,28 @@ def _error(
     type: str = _INVALID_REQUEST,
     headers: bytes = b"",
 ) -> HttpError:
-    return HttpError(status, headers, error_body(message, type, code, param), code or type)
+    ending = GATEWAY_FAILED if status >= 500 else REFUSED if status in _NO else CLIENT_ERROR
+    return HttpError(status, headers, error_body(message, type, code, param), code or type, code or type, ending)
 
 
-_CLIENT_FAULTS = frozenset({FailureKind.REQUEST, FailureKind.CONTEXT, FailureKind.CONTENT})
+_NO = frozenset({401, 403, 429})
+"""Said of the caller, and not of what is wrong with the call."""
+
+
+def _ours(code: str, message: str, retry_s: float) -> HttpError:
+    """The gateway itself cannot, for the moment."""
+    return _error(503, code, message, type=_SERVER_ERROR, headers=_retry_after(retry_s))
+
+
+def _client_status(failure: UpstreamFailure, as_is: bool) -> int:
+    """OpenAI's 400 for what no server agrees upon; a prompt that is too long is 400 whatever its server makes of it."""
+    if failure.kind is FailureKind.CONTEXT or not 400 <= failure.status < 500:
+        return 400
+    return failure.status if as_is or failure.status == 413 else 400
+
+
 _UNTRIED = frozenset({FailureKind.UNSUPPORTED, FailureKind.NO_CREDENTIAL})
+_OF_AN_ACCOUNT = frozenset({FailureKind.QUOTA, FailureKind.CREDENTIAL})
 
 # Each kind as the client sees it where it was decisive: type, code, and our words for it.
 _PUBLIC: dict[FailureKind, tuple[str, str, str]] = {
@@ -169,7 +205,7 @@ _PUBLIC: dict[FailureKind, tuple[str, str, str]] = {
     FailureKind.BROKEN: (_SERVER_ERROR, "upstream_connection_error", "the connection was lost in mid-answer"),
     FailureKind.INVALID: (_SERVER_ERROR, "upstream_invalid_response", "the answer was not valid"),
     FailureKind.BUSY: ("requests", "rate_limit_exceeded", "the provider's rate limit is reached"),
-    FailureKind.QUOTA: ("insufficient_quota", "insufficient_quota", "the quota at the provider is used up"),
+    FailureKind.QUOTA: ("insufficient_quota", "insufficient_quota", "the account at the provider has no quota left"),
     FailureKind.CREDENTIAL: (_SERVER_ERROR, "upstream_auth_error", "the provider refused the gateway's credential"),
     FailureKind.NO_CREDENTIAL: (_SERVER_ERROR, "no_provider_key", "there is no provider key for it"),
     FailureKind.MODEL: (_SERVER_ERROR, "upstream_model_not_found", "the provider does not know the model"),
@@ -180,18 +216,36 @@ _PUBLIC: dict[FailureKind, tuple[str, str, str]] = {
     FailureKind.UNSUPPORTED: (_INVALID_REQUEST, "unsupported_parameter", "it cannot take this request"),
 }
 
+# … and where it concerns the provider key that the API key brought along: then who reads it can do something about it.
+_OF_ONES_OWN: dict[FailureKind, str] = {
+    FailureKind.BUSY: "the rate limit of the API key's own account at {} is reached",
+    FailureKind.QUOTA: "the API key's own account at {} has no quota left",
+    FailureKind.CREDENTIAL: "the provider refused the API key's own provider key for {}",
+}
+
+_LABELS = {
+    "rate_limit_exceeded": "upstream_rate_limit_exceeded",
+    "insufficient_quota": "upstream_insufficient_quota",
+}
+"""What clients know by one code and operators must tell apart: our limits, and a provider's."""
+
 
 def _no_answer(attempts: tuple[tuple[str, UpstreamFailure], ...]) -> HttpError:
     failures = [failure for _, failure in attempts]
     status, decisive = _verdict(failures)
     type_, code, _ = _PUBLIC[decisive]
+    label = _LABELS.get(code, code)
     if decisive is FailureKind.QUOTA:
         code = next(_code(failure) for failure in reversed(failures) if failure.kind is decisive)
     waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
-    told = waits and status in (429, 503) and decisive is not FailureKind.QUOTA
-    headers = _retry_after(min(*waits, _MAX_WAIT_S)) if told else _DO_NOT_RETRY
+    headers = _DO_NOT_RETRY
+    if status == 429 and decisive is FailureKind.BUSY:
+        headers = _retry_after(min(*waits, _MAX_WAIT_S) if waits else _NO_TIME_S)
+    elif waits and status == 503:
+        headers = _retry_after(min(*waits, _MAX_WAIT_S))
     tried = "; ".join(f"{_name(name)}: {_reason(failure)}" for name, failure in attempts) or "none is configured"
-    return _error(status, code, f"No provider could answer ({tried}).", type=type_, headers=headers)
+    error = _error(status, code, f"No provider could answer ({tried}).", type=type_, headers=headers)
+    return error._replace(label=label, ending=PROVIDER_FAILED)
 
 
 def _verdict(failures: list[UpstreamFailure]) -> tuple[int, FailureKind]:
@@ -220,8 +274,13 @@ def _code(failure: UpstreamFailure) -> str:
 
 
 def _reason(failure: UpstreamFailure) -> str:
-    text = _PUBLIC[failure.kind][2]
+    text = _told(_PUBLIC[failure.kind][2], failure)
     return f"{text} (status {failure.status})" if failure.status >= 500 else text
+
+
+def _told(text: str, failure: UpstreamFailure) -> str:
+    own = _OF_ONES_OWN.get(failure.kind) if failure.own_key_at else None
+    return text if own is None else own.format(_name(failure.own_key_at))
 
 
 def _retry_after(wait_s: float) -> bytes:

@@ -49,6 +49,50 @@ def test_a_person_gets_a_readable_line() -> None:
     assert "call ended" in line and "status=200" in line
 
 
+def as_text(made: logging.LogRecord) -> str:
+    return LogFormat("worker-0", True, Redactor([Secret("canary-known")])).line(made).decode()
+
+
+def test_for_a_person_a_record_may_say_its_line_itself() -> None:
+    line = as_text(record("the long form", short="200 m openai", status=200))
+    assert line.endswith(" 200 m openai\n")
+    assert "long form" not in line and "status" not in line
+    assert as_text(record("the long form", short="")) == "", "nothing for a person"
+
+
+def test_for_a_program_it_says_all() -> None:
+    line = as_json(record("the long form", short="200 m openai", status=200))
+    assert (line["message"], line["status"]) == ("the long form", 200)
+    assert "short" not in line
+
+
+def test_what_stands_in_a_short_line_is_cleaned_too() -> None:
+    line = as_text(record("x", short="200 canary-known sk-canary1234567890 \x1b[31m\nx"))
+    assert "canary" not in line
+    assert line.count("\n") == 1 and line.count("\x1b") == 2, "only the dimmed clock"
+
+
+def test_a_cause_may_be_longer_than_other_members() -> None:
+    line = as_json(record("x", cause="c" * 5000, other="o" * 5000))
+    assert len(line["cause"]) == 1001
+    assert len(line["other"]) == 257
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("req_0123456789abcdef0123456789abcdef", "req_0123456789abcdef0123456789abcdef"),
+        ("req_canary-known", "req_***"),
+        ("sk-canary1234567890", "sk-cana***"),
+        ("a\nb", "a\\nb"),
+    ],
+)
+def test_an_id_of_a_request_is_no_secret(text: str, shown: str) -> None:
+    made = record("x", provider_request_id=text)
+    line = json.loads(LogFormat("worker-0", False, Redactor([Secret("canary-known")])).line(made))
+    assert line["provider_request_id"] == shown
+
+
 def test_members_cannot_replace_ours() -> None:
     line = as_json(record("truth", time="forged", level="forged"))
     assert "forged" not in line.values()

@@ -2,9 +2,10 @@
 
 import json
 
+import msgspec
 import pytest
 
-from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.failures import FailureKind, Said, UpstreamFailure
 from tollway.domain.refusals import (
     BadKey,
     BadRequest,
@@ -146,7 +147,8 @@ def test_a_fault_of_the_client_is_told_as_the_provider_told_it(failure: Upstream
 def test_what_failed_decides_the_status(kinds: list[FailureKind], status: int, code: str) -> None:
     answer = no_answer(*kinds)
     assert answer[:2] == (status, code)
-    assert answer[2] == {"x-should-retry": "false"}
+    soon = {"retry-after": "1", "retry-after-ms": "1000"}  # no provider has said when: as soon as without a gateway
+    assert answer[2] == (soon if code == "rate_limit_exceeded" else {"x-should-retry": "false"})
 
 
 def test_overload_everywhere_is_overload() -> None:
@@ -187,6 +189,107 @@ def test_all_that_was_tried_is_listed_in_our_own_words() -> None:
     assert message == (
         "No provider could answer (model-0: the provider failed (status 500); model-1: the provider took too long)."
     )
+
+
+def said(kind: FailureKind, message: str = "Overloaded by cats", **members: object) -> UpstreamFailure:
+    """A failure with the provider's words."""
+    own_key_at = str(members.pop("own_key_at", ""))
+    words = Said(message, **{"code": "E42", "type": "overloaded_error", **members})  # type: ignore[arg-type]
+    return UpstreamFailure(kind, "ours", 503, said=words, own_key_at=own_key_at)
+
+
+def told_midway(failure: UpstreamFailure) -> tuple[str, str, str]:
+    error = json.loads(error_event(failure)[6:])["error"]
+    return error["message"], error["code"], error["type"]
+
+
+@pytest.mark.parametrize("kind", [K.SERVER, K.BUSY, K.TIMEOUT, K.INVALID, K.MODEL])
+def test_in_mid_stream_a_provider_keeps_its_words(kind: FailureKind) -> None:
+    assert told_midway(said(kind)) == ("Overloaded by cats", "E42", "overloaded_error")
+
+
+def test_in_mid_stream_what_it_did_not_say_is_ours() -> None:
+    bare = said(K.SERVER, code="", type="")
+    assert told_midway(bare) == ("Overloaded by cats", "upstream_error", "server_error")
+    silent = said(K.SERVER, "")
+    assert told_midway(silent) == ("The answer ended early: the provider failed.", "upstream_error", "server_error")
+
+
+@pytest.mark.parametrize(
+    ("failure", "ours"),
+    [
+        (said(K.QUOTA), "the account at the provider has no quota left"),
+        (said(K.CREDENTIAL), "the provider refused the gateway's credential"),
+        (said(K.BUSY, of_an_account=True), "the provider's rate limit is reached"),
+        (said(K.SERVER, of_an_account=True), "the provider failed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.kind.value,
+)
+def test_what_a_provider_says_of_an_account_is_for_its_owner(failure: UpstreamFailure, ours: str) -> None:
+    message, code, type_ = told_midway(failure)
+    assert message == f"The answer ended early: {ours}."
+    assert "E42" not in code and "overloaded" not in type_
+    own = msgspec.structs.replace(failure, own_key_at="openai")
+    assert told_midway(own) == ("Overloaded by cats", "E42", "overloaded_error")
+
+
+def test_before_an_answer_nothing_of_a_provider_is_told_whoever_owns_the_account() -> None:
+    for kind in FailureKind:
+        for own_key_at in ("", "openai"):
+            assert b"cats" not in to_http(NoAnswer((("m", said(kind, own_key_at=own_key_at)),))).body
+
+
+def test_the_keys_own_account_is_called_so() -> None:
+    def reason(kind: FailureKind) -> str:
+        return str(no_answer(UpstreamFailure(kind, "", 400, own_key_at="openai"))[3]["message"])
+
+    assert reason(K.CREDENTIAL) == (
+        "No provider could answer (model-0: the provider refused the API key's own provider key for openai)."
+    )
+    assert "the API key's own account at openai has no quota left" in reason(K.QUOTA)
+    assert "the rate limit of the API key's own account at openai is reached" in reason(K.BUSY)
+    assert reason(K.SERVER) == "No provider could answer (model-0: the provider failed)."
+    assert "gateway's credential" in str(no_answer(K.CREDENTIAL)[3]["message"])
+
+
+@pytest.mark.parametrize("status", [0, 400, 413, 422, 500, 503])
+@pytest.mark.parametrize("as_is", [False, True])
+def test_a_prompt_that_is_too_long_is_a_400(status: int, as_is: bool) -> None:
+    failure = UpstreamFailure(K.CONTEXT, "long", status, "context_length_exceeded", param="messages")
+    assert seen(ClientFault(failure, as_is))[:2] == (400, "context_length_exceeded")
+
+
+def test_a_failure_of_the_server_that_is_the_clients_fault_is_no_500() -> None:
+    assert seen(ClientFault(UpstreamFailure(K.REQUEST, "bad", 500), True))[0] == 400
+    assert seen(ClientFault(UpstreamFailure(K.REQUEST, "bad", 409), True))[0] == 409
+
+
+@pytest.mark.parametrize(
+    ("refusal", "label", "ending"),
+    [
+        (BadKey(), "invalid_api_key", "refused"),
+        (BadRequest("no"), "invalid_request_error", "client_error"),
+        (BadRequest("no", code="model_not_allowed", status=403), "model_not_allowed", "refused"),
+        (ModelNotFound("m", 404), "model_not_found", "client_error"),
+        (TooFast("requests", 1, 1, 1, 1.0), "rate_limit_exceeded", "refused"),
+        (ClientFault(UpstreamFailure(K.REQUEST, "m", 400, "code_1_acme")), "request_refused", "client_error"),
+        (ClientFault(UpstreamFailure(K.CONTEXT, "m", 400, "x")), "context_length_exceeded", "client_error"),
+        (ClientFault(UpstreamFailure(K.UNSUPPORTED, "m", 0, "x")), "unsupported", "client_error"),
+        (NoAnswer((("m", UpstreamFailure(K.BUSY, "")),)), "upstream_rate_limit_exceeded", "provider_failed"),
+        (
+            NoAnswer((("m", UpstreamFailure(K.QUOTA, "", code="credit_balance_exhausted")),)),
+            "upstream_insufficient_quota",
+            "provider_failed",
+        ),
+        (NoAnswer((("m", UpstreamFailure(K.SERVER, "")),)), "upstream_error", "provider_failed"),
+        (CannotAccount(), "accounting_unavailable", "gateway_failed"),
+        (KeysUnavailable(), "keys_unavailable", "gateway_failed"),
+        (Draining(), "draining", "refused"),
+    ],
+)
+def test_metrics_count_by_our_own_words_only(refusal: Refusal, label: str, ending: str) -> None:
+    error = to_http(refusal)
+    assert (error.label, error.ending) == (label, ending)
 
 
 @pytest.mark.parametrize("kind", FailureKind)
