@@ -121,13 +121,13 @@ class Poster:
         self,
         pool: asyncpg.Pool,
         directory: Path,
-        on_posted: Callable[[Sequence[Settlement]], None] | None = None,
+        before_removal: Callable[[Path], None] | None = None,
     ) -> None:
         self._pool = pool
         self._directory = directory
         self._positions: dict[str, int] = {}
-        self._on_posted = on_posted
-        """Told of the records of each batch once the ledger holds them."""
+        self._before_removal = before_removal
+        """Told of each journal that is done for good, while it is still there."""
         self.figures = PostingFigures()
 
     async def run(self) -> None:
@@ -176,6 +176,8 @@ class Poster:
             position = await self._post_chunk(path, position, chunk)
             self._positions[path.name] = position
         if abandoned:
+            if self._before_removal is not None:
+                self._before_removal(path)
             path.unlink()  # noqa: ASYNC240 - as short as the reads
             await self._pool.execute(_FORGET, path.name)
             self._positions.pop(path.name, None)
@@ -183,16 +185,13 @@ class Poster:
     async def _post_chunk(self, path: Path, position: int, chunk: Chunk) -> int:
         try:
             rows = [_row(record) for record in chunk.records]
-            reached = await self._commit(path, position, rows, chunk.position, chunk.damaged)
+            return await self._commit(path, position, rows, chunk.position, chunk.damaged)
         except _POISON as error:
             if len(chunk.records) > 1:
                 return await self._post_halves(path, position, chunk)
             _log.error("PostgreSQL refuses a settlement: %s", error)
             aside = [*chunk.damaged, msgspec.json.encode(chunk.records)]
             return await self._commit(path, position, [], chunk.position, aside)
-        if self._on_posted is not None and reached == chunk.position:
-            self._on_posted(chunk.records)
-        return reached
 
     async def _post_halves(self, path: Path, position: int, chunk: Chunk) -> int:
         """The batch holds poison: halve it until that is alone."""

@@ -17,7 +17,7 @@ from tollway.accounting.posting import Poster
 from tollway.child import SupervisorLine, read_config
 from tollway.controlplane.app import control_plane
 from tollway.controlplane.pricing import follow_prices
-from tollway.controlplane.request_log import RequestLog
+from tollway.controlplane.request_log import JournalFollower, RequestLog
 from tollway.database import AWAY
 from tollway.observe import log
 from tollway.settings import ChildConfig
@@ -50,10 +50,23 @@ async def serve(config: ChildConfig) -> None:
     """Serve and post until told to stop, then post what the workers left."""
     line = SupervisorLine()
     await line.open()
-    pool = await _pool(config, line.stop)
-    if pool is None:
-        return
-    poster = Poster(pool, config.journals, RequestLog() if config.settings.log_requests else None)
+    requests = RequestLog()
+    follower = JournalFollower(config.journals, requests) if config.settings.log_requests else None
+    following = asyncio.create_task(follower.run(requests.turn)) if follower is not None else None
+    try:
+        if (pool := await _pool(config, line.stop)) is not None:
+            await _serve(config, line, pool, follower)
+    finally:
+        if follower is not None and following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await follower.follow()  # what the workers' last calls came to
+
+
+async def _serve(
+    config: ChildConfig, line: SupervisorLine, pool: asyncpg.Pool, follower: JournalFollower | None
+) -> None:
+    poster = Poster(pool, config.journals, follower.finish if follower is not None else None)
     vault = Vault.of(config.encryption_key, config.settings.iv)
     server = Server(control_plane(config.settings, pool, vault, poster.figures))
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=config.listen_fd)]))

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tollway.admission.authenticate import KeyHasher
-from tollway.controlplane.access import Access
+from tollway.controlplane.access import Access, bearer
+from tollway.controlplane.change_log import ChangeLog
 from tollway.controlplane.errors import ApiError
 from tollway.controlplane.requests import read
 from tollway.domain.keys import Secret
@@ -62,6 +63,7 @@ class Setup:
         self._access = access
         self._vault = vault
         self._hasher = KeyHasher(vault.pepper)
+        self._changes = ChangeLog()
 
     async def generate_virtual_key(self, request: Request) -> Response:
         """Make a virtual key; the answer is the only place where it ever stands in clear."""
@@ -79,6 +81,7 @@ class Setup:
                 allowed_models=wanted.models,
                 expires_at=wanted.expires_at,
             )
+        self._changes.key_made(request, made.id)
         return _written({"virtualKey": made.secret.reveal(), "id": made.id}, made.revision)
 
     async def save_keys(self, request: Request) -> Response:
@@ -96,8 +99,10 @@ class Setup:
             revision = None
             if key_id is not None:
                 revision = await keys.save_provider_keys(connection, self._vault, key_id, changes)
-        if revision is None:
+        if key_id is None or revision is None:
             raise ApiError(404, "The virtual key is not known.", "virtual_key_not_found", "virtualKey")
+        by_key = bearer(request) == Secret(wanted.virtual_key)
+        self._changes.provider_keys_saved(request, key_id, changes, by_key)
         return _written({"message": "API keys saved successfully."}, revision)
 
 

@@ -413,14 +413,16 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_who_asked_is_told_of_each_batch_that_the_ledger_holds(postgres_url: str, tmp_path: Path) -> None:
-    told: list[str] = []
+async def test_who_asked_is_told_of_a_journal_while_it_is_still_there(postgres_url: str, tmp_path: Path) -> None:
+    told: list[tuple[str, bool]] = []
     async with asyncpg.create_pool(postgres_url, min_size=1, max_size=2) as pool:
-        poster = Poster(pool, tmp_path, lambda records: told.extend(record.attempt_id for record in records))
+        poster = Poster(pool, tmp_path, lambda path: told.append((path.name, path.exists())))
         journal = Journal(tmp_path, 1_700_000_000.0)
         journal.append(settlement(attempt_id="a-1"))
         await poster.post()
-        journal.append(settlement(attempt_id="a-2"))
+        assert told == []
+        (path,) = tmp_path.glob("*.journal")
+        journal.close()
         await poster.post()
-        await poster.post()
-    assert told == ["a-1", "a-2"]
+    assert told == [(path.name, True)]
+    assert not path.exists()

@@ -1,12 +1,19 @@
 """One line for every attempt, with what it cost and without what was said."""
 
+import itertools
 import json
 import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes.settlements import settlement
-from tollway.controlplane.request_log import MAX_LINES_PER_S, RequestLog
+from tollway.accounting.journal import Journal
+from tollway.accounting.records import Settlement
+from tollway.controlplane.request_log import MAX_CALLS_HELD, MAX_LINES_PER_S, JournalFollower, RequestLog, short_line
 from tollway.observe.log import LogFormat
 from tollway.observe.redact import Redactor
 
@@ -16,18 +23,35 @@ FAILED = settlement(
     outcome="client_gone",
     stream=True,
     state="partial",
-    cause="the client left",
+    cause="The client hung up in the middle of the answer.",
+    provider_request_id="req_0123456789abcdef0123456789abcdef",
 )
 
 
-def test_an_attempt_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def as_json(record: logging.LogRecord) -> dict[str, Any]:
+    return json.loads(LogFormat("control-plane", False, Redactor()).line(record))
+
+
+def as_text(record: logging.LogRecord) -> str:
+    return LogFormat("control-plane", True, Redactor()).line(record).decode()
+
+
+def printed(caplog: pytest.LogCaptureFixture, *batches: Sequence[Settlement]) -> list[logging.LogRecord]:
+    caplog.clear()
+    log = RequestLog()
     with caplog.at_level(logging.INFO, "tollway.requests"):
-        RequestLog()([FAILED])
-    (record,) = caplog.records
-    line = json.loads(LogFormat("control-plane", False, Redactor()).line(record))
-    for volatile in ("time", "level", "process", "logger"):
+        for batch in batches:
+            log(batch)
+    return list(caplog.records)
+
+
+def test_an_attempt_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    (record,) = printed(caplog, [FAILED])
+    line = as_json(record)
+    for volatile in ("level", "process", "logger"):
         del line[volatile]
     assert line == {
+        "time": "2023-11-14T22:13:21.312Z",
         "message": "attempt at openai ended: client_gone",
         "call_id": "req_1",
         "attempt": 1,
@@ -48,8 +72,72 @@ def test_an_attempt_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
         "cost_usd": "0.000114",
         "charged": True,
         "revision": 7,
-        "cause": "the client left",
+        "cause": "The client hung up in the middle of the answer.",
+        "provider_request_id": "req_0123456789abcdef0123456789abcdef",
     }
+
+
+def test_a_line_has_the_time_at_which_the_attempt_ended(caplog: pytest.LogCaptureFixture) -> None:
+    """However late it is read from its journal."""
+    one = settlement(started_unix=1_600_000_000.25, duration_ms=1500.0)
+    (record,) = printed(caplog, [one])
+    assert datetime.fromisoformat(as_json(record)["time"]).timestamp() == pytest.approx(1_600_000_001.75)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "200 gpt-4.1-mini openai 0.81s 100+50 $0.000114"),
+        ({"duration_ms": 1240.0}, "200 gpt-4.1-mini openai 1.2s 100+50 $0.000114"),
+        ({"priced": False}, "200 gpt-4.1-mini openai 0.81s 100+50 $?"),
+        ({"model": "", "operation": "files"}, "200 files openai 0.81s 100+50 $0.000114"),
+        ({"outcome": "client_gone", "status": 0}, "499 gpt-4.1-mini openai 0.81s 100+50 $0.000114 client_gone"),
+        ({"outcome": "server_error"}, "200 gpt-4.1-mini openai 0.81s 100+50 $0.000114 server_error"),
+    ],
+)
+def test_for_a_person_it_is_short(changes: dict[str, object], line: str) -> None:
+    assert short_line(settlement(**changes)) == line
+
+
+def failed(**changes: object) -> Settlement:
+    return settlement(**{"outcome": "server_error", "status": 500, "charged": False, **changes})
+
+
+def test_for_a_person_a_call_is_one_line_with_the_attempts_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    last = settlement(attempt=3, provider="mistral")
+    records = printed(caplog, [failed(), failed(attempt=2, provider="spare")], [last, settlement(call_id="req_2")])
+    lines = [as_text(record) for record in records]
+    assert lines[:2] == ["", ""], "what became of the call is not known yet"
+    assert "200 gpt-4.1-mini mistral 0.81s 100+50 $0.000114 after openai server_error, spare server_error\n" in lines[2]
+    assert "after" not in lines[3]
+    assert len({as_json(record)["message"] for record in records}) == 4, "a program gets a line for each attempt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "colour"),
+    [
+        ({}, None),
+        ({"outcome": "client_gone"}, "\x1b[33m"),
+        ({"outcome": "server_error", "state": "partial"}, "\x1b[31m"),
+        ({"outcome": "internal_error", "charged": False}, "\x1b[31m"),
+    ],
+)
+def test_for_a_person_what_did_not_end_well_has_a_colour(
+    caplog: pytest.LogCaptureFixture, changes: dict[str, object], colour: str | None
+) -> None:
+    (record,) = printed(caplog, [settlement(**changes)])
+    line = as_text(record)
+    assert ("\x1b[3" in line) is (colour is not None)
+    assert f"{colour or ''}200 gpt-4.1-mini" in line
+
+
+def test_calls_that_never_end_are_not_remembered_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    seconds = itertools.count(1)
+    log = RequestLog(lambda: next(seconds))
+    with caplog.at_level(logging.INFO, "tollway.requests"):
+        for number in range(2 * MAX_CALLS_HELD):
+            log([failed(call_id=f"req_{number}")])
+    assert len(log._failed) == MAX_CALLS_HELD
 
 
 def test_a_flood_is_counted_instead_of_printed(caplog: pytest.LogCaptureFixture) -> None:
@@ -60,8 +148,107 @@ def test_a_flood_is_counted_instead_of_printed(caplog: pytest.LogCaptureFixture)
         log([FAILED] * 100)
         assert len(caplog.records) == MAX_LINES_PER_S
         now[0] = 11.0
-        log([FAILED])
+        log.turn()
     assert [record.getMessage() for record in caplog.records[MAX_LINES_PER_S:]] == [
-        "99 more attempts ended, too many for a line each",
-        "attempt at openai ended: client_gone",
+        "99 more attempts ended, too many for a line each"
     ]
+
+
+# Following the journals
+
+
+class Told:
+    """The attempts that were handed on."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def __call__(self, records: Sequence[Settlement]) -> None:
+        self.ids += [record.attempt_id for record in records]
+
+
+async def test_each_record_is_handed_on_once_as_it_comes(tmp_path: Path) -> None:
+    told = Told()
+    follower = JournalFollower(tmp_path, told)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    await follower.follow()
+    for number in (1, 2):
+        journal.append(settlement(attempt_id=f"a-{number}"))
+        await follower.follow()
+        await follower.follow()
+    assert told.ids == ["a-1", "a-2"]
+
+
+async def test_a_restart_hands_on_what_came_meanwhile_and_nothing_twice(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    journal.append(settlement(attempt_id="a-1"))
+    await JournalFollower(tmp_path, Told()).follow()
+    journal.append(settlement(attempt_id="a-2"))
+    other = Journal(tmp_path, 1_700_000_001.0)
+    other.append(settlement(attempt_id="b-1"))
+    again = Told()
+    await JournalFollower(tmp_path, again).follow()
+    assert sorted(again.ids) == ["a-2", "b-1"]
+    marks = tmp_path / ".logged"
+    assert marks.stat().st_mode & 0o077 == 0
+    marks.write_text("nonsense")
+    assert JournalFollower(tmp_path, Told())._positions == {}, "a damaged note only costs lines that come twice"
+
+
+async def test_what_is_left_of_a_journal_is_handed_on_before_it_goes(tmp_path: Path) -> None:
+    told = Told()
+    follower = JournalFollower(tmp_path, told)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    journal.append(settlement(attempt_id="a-1"))
+    await follower.follow()
+    journal.append(settlement(attempt_id="a-2"))
+    (path,) = tmp_path.glob("*.journal")
+    follower.finish(path)
+    path.unlink()
+    await follower.follow()
+    assert told.ids == ["a-1", "a-2"]
+    assert json.loads((tmp_path / ".logged").read_bytes()) == {}, "nothing is kept of journals that are gone"
+
+
+async def test_a_torn_end_is_awaited_and_a_damaged_piece_passed(tmp_path: Path) -> None:
+    told = Told()
+    follower = JournalFollower(tmp_path, told)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    journal.append(settlement(attempt_id="a-1"))
+    (path,) = tmp_path.glob("*.journal")
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:20])
+    await follower.follow()
+    path.write_bytes(whole + b"junk" + whole)
+    await follower.follow()
+    assert told.ids == ["a-1", "a-1"]
+
+
+async def test_journals_that_cannot_be_read_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = JournalFollower(tmp_path, Told())
+    turns = 0
+
+    def broken(*_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    class EnoughError(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 5:
+            raise EnoughError
+
+    Journal(tmp_path, 1_700_000_000.0).append(settlement())
+    monkeypatch.setattr("tollway.controlplane.request_log.read_records", broken)
+    monkeypatch.setattr("tollway.controlplane.request_log.asyncio.sleep", sleep)
+    with pytest.raises(EnoughError):
+        await follower.run(turn)
+    assert len(caplog.records) == 1
