@@ -32,10 +32,14 @@ class Access:
 
     def require_owner(self, request: Request, virtual_key: Secret) -> None:
         """Raises ApiError unless the request may change this virtual key: an administrator's, or the key's own."""
-        presented = _bearer(request)
-        own = presented is not None and hmac.compare_digest(presented, virtual_key.reveal().encode("utf-8", "replace"))
-        if self._admin_key is None or not own:
+        if self._admin_key is None or not presents(request, virtual_key):
             self.require_admin(request)
+
+
+def presents(request: Request, virtual_key: Secret) -> bool:
+    """Whether the request is authorised by this virtual key."""
+    presented = _bearer(request)
+    return presented is not None and hmac.compare_digest(presented, virtual_key.reveal().encode("utf-8", "replace"))
 
 
 def _bearer(request: Request) -> bytes | None:

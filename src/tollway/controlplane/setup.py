@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tollway.admission.authenticate import KeyHasher
-from tollway.controlplane.access import Access, bearer
+from tollway.controlplane.access import Access, presents
 from tollway.controlplane.change_log import ChangeLog
 from tollway.controlplane.errors import ApiError
 from tollway.controlplane.requests import read
@@ -101,7 +101,7 @@ class Setup:
                 revision = await keys.save_provider_keys(connection, self._vault, key_id, changes)
         if key_id is None or revision is None:
             raise ApiError(404, "The virtual key is not known.", "virtual_key_not_found", "virtualKey")
-        by_key = bearer(request) == Secret(wanted.virtual_key)
+        by_key = presents(request, Secret(wanted.virtual_key))
         self._changes.provider_keys_saved(request, key_id, changes, by_key)
         return _written({"message": "API keys saved successfully."}, revision)
 

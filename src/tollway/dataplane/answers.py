@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tollway.admission.authenticate import MAX_KEY_BYTES
+from tollway.admission.authenticate import MAX_KEY_BYTES, presented_key
 from tollway.dataplane.calls import Attempt, Call
 from tollway.dataplane.templates import template_of
 from tollway.dataplane.world import World
@@ -63,19 +63,14 @@ def refuse_unread(world: World, call_id: str, status: int, code: str) -> None:
 _STRANGERS = (BadKey, ExpiredKey, RevokedKey, KeysUnavailable, ControlPlaneAway)
 """What anybody can be told, as often as they like."""
 
-_KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
-
 
 def _key_id(world: World, request: Request) -> str:
     """The id of the key that was presented, good or not; empty for one that nobody knows."""
-    for name in _KEY_HEADERS:
-        value = request.headers.get(name, b"")
-        presented = value.partition(b" ")[2].strip(b" ") if name == b"authorization" else value.strip(b" ")
-        if 0 < len(presented) <= MAX_KEY_BYTES:
-            grant = world.configuration.snapshot.keys.get(world.hasher(presented))
-            if grant is not None:
-                return grant.id
-    return ""
+    presented = presented_key(request.headers)
+    if presented is None or len(presented) > MAX_KEY_BYTES:
+        return ""
+    grant = world.configuration.snapshot.keys.get(world.hasher(presented))
+    return "" if grant is None else grant.id
 
 
 def _tried(refusal: Refusal) -> str:
