@@ -17,7 +17,7 @@ import msgspec
 
 from tollway.domain.hosts import is_loopback
 from tollway.domain.keys import Secret
-from tollway.routing.snapshot import BUILTIN, base_url_problem
+from tollway.routing.addresses import BUILTIN, base_url_problem
 
 _DAY_S = 86_400.0  # longer than any sensible wait; keeps a slip of the pen from meaning "for ever"
 _MAX_SHOWN = 40  # characters of a refused value that an error line repeats

@@ -190,7 +190,7 @@ async def test_a_start_leaves_out_what_cannot_be_compiled_and_says_so(
         await configuration.close()
 
 
-async def test_models_that_cannot_be_compiled_leave_the_last_good_ones_and_hold_up_no_key(
+async def test_a_row_that_cannot_be_used_holds_up_no_other_edit_and_is_said_once(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     reported = []
@@ -200,23 +200,50 @@ async def test_models_that_cannot_be_compiled_leave_the_last_good_ones_and_hold_
         try:
             made = await keys.create(psql, hasher)
             assert await configuration.reached(made.revision, 1)
-            before = configuration.snapshot.routes
             # Past all triggers and constraints, as a restored dump or a superuser could.
             await psql.execute("""
                 SET session_replication_role = replica;
                 UPDATE tollway.providers SET api_base = 'ftp://x', changed_in = pg_current_xact_id()
                 WHERE name = 'openai';
+                UPDATE tollway.models SET fallback = 'no array', changed_in = pg_current_xact_id()
+                WHERE name = 'gpt-3.5-turbo';
+                UPDATE tollway.models SET fallback = '["gone"]', changed_in = pg_current_xact_id()
+                WHERE name = 'gpt-4o';
+                INSERT INTO tollway.virtual_keys (id, hash, hint, previous_hash, previous_valid_until, changed_in)
+                VALUES ('key_odd', sha256('odd'), '…', '', 'infinity', pg_current_xact_id());
+                SET session_replication_role = origin;
+                NOTIFY tollway_config;
             """)
-            await psql.execute("SET session_replication_role = origin")
+            await until(lambda: bool(configuration.problems))
+            routes = configuration.snapshot.routes
+            assert routes["gpt-4o"].targets[0].provider.base_url == "https://api.openai.com/v1"
+            assert [target.model for target in routes["gpt-3.5-turbo"].targets][1:] == ["mistral-small-latest"]
+            assert len(routes["gpt-4o"].targets) == 1
+            for number in range(3):
+                await psql.execute(
+                    """UPDATE "Providers" SET "apiBase" = $1 WHERE name = 'mistral'""", f"https://m{number}.example"
+                )
+                await until(
+                    lambda number=number: (
+                        configuration.snapshot.providers["mistral"].base_url == f"https://m{number}.example"
+                    )
+                )
+            await psql.execute("""INSERT INTO "LLMModels" (name, provider) VALUES ('new', 'openai')""")
+            await until(lambda: "new" in configuration.snapshot.routes)
             await keys.revoke(psql, made.id)
             await until(lambda: grant(configuration, made).revoked)
-            assert configuration.problems
-            assert configuration.snapshot.routes is before
-            assert "provider 'openai'" in caplog.text
+            assert caplog.text.count("stays in force: provider 'openai'") == 1
+            assert caplog.text.count("stays in force: model 'gpt-3.5-turbo'") == 1
+            assert caplog.text.count("without that fallback: model 'gpt-4o'") == 1
             assert len(reported) == 1
-            await psql.execute("""UPDATE "Providers" SET "apiBase" = 'https://good.example' WHERE name = 'openai'""")
+            caplog.set_level("INFO")
+            await psql.execute("""
+                UPDATE "Providers" SET "apiBase" = 'https://good.example' WHERE name = 'openai';
+                UPDATE "LLMModels" SET fallback = NULL;
+            """)
             await until(lambda: not configuration.problems)
             assert configuration.snapshot.providers["openai"].base_url == "https://good.example"
+            assert "in force again" in caplog.text
         finally:
             await configuration.close()
 

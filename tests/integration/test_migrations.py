@@ -93,6 +93,36 @@ async def test_rows_of_a_restored_dump_do_not_name_transactions_to_come(postgres
         assert await connection.fetchval(newest) == first
 
 
+async def test_odd_rows_of_a_restored_dump_hold_up_no_start_and_no_edit(postgres_url: str) -> None:
+    """They may have been written when the rules were others, or past all rules."""
+    async with connected(postgres_url) as connection:
+        await connection.execute("""
+            SET session_replication_role = replica;
+            UPDATE tollway.providers
+            SET api_base = 'http://[::ffff:1.2.3]/v1', quirks = '{{logprobs}}', changed_in = '99999999'
+            WHERE name = 'mistral';
+            UPDATE tollway.models SET fallback = 'no array', changed_in = '99999999' WHERE name = 'gpt-4o';
+            UPDATE tollway.models SET fallback = '["gone"]', changed_in = '99999999' WHERE name = 'gpt-4';
+            UPDATE tollway.models SET fallback = '{}', changed_in = '99999999' WHERE name = 'gpt-5';
+            SET session_replication_role = origin;
+        """)
+        await migrate(connection)
+        assert await connection.fetchval("SELECT max(changed_in::text::bigint) FROM tollway.models") < 99999999
+        await connection.execute("""
+            UPDATE "LLMModels" SET "inputCostPer1k" = 0.5 WHERE name IN ('gpt-4', 'gpt-4o');
+            INSERT INTO "LLMModels" (name, provider, fallback) VALUES ('new', 'openai', 'gpt-4o');
+            UPDATE "LLMModels" SET name = 'newer' WHERE name = 'new';
+            DELETE FROM "LLMModels" WHERE name = 'newer';
+            UPDATE "Providers" SET "apiVersion" = '1';
+        """)
+        with pytest.raises(asyncpg.CheckViolationError, match="IPv6"):
+            await connection.execute("""UPDATE "Providers" SET name = 'm' WHERE name = 'mistral'""")
+        with pytest.raises(asyncpg.ForeignKeyViolationError, match="gone"):
+            await connection.execute("""UPDATE "LLMModels" SET fallback = '["gone"]' WHERE name = 'gpt-4'""")
+        with pytest.raises(asyncpg.ForeignKeyViolationError, match='would fall back to "mistral-small-latest"'):
+            await connection.execute("""DELETE FROM "LLMModels" WHERE name = 'mistral-small-latest'""")
+
+
 async def test_tables_of_the_predecessor_are_not_touched(empty_postgres_url: str) -> None:
     async with connected(empty_postgres_url) as connection:
         await connection.execute('CREATE TABLE "Users" (id integer); INSERT INTO "Users" VALUES (1)')

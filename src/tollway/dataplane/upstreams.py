@@ -9,7 +9,8 @@ from tollway.http1.origin import Origin
 from tollway.providers.base import Adapter
 from tollway.providers.signing.bearer import authorization
 from tollway.providers.table import adapters
-from tollway.routing.snapshot import BUILTIN, KeyGrant, Provider, Target
+from tollway.routing.addresses import BUILTIN
+from tollway.routing.snapshot import KeyGrant, Provider, Target
 from tollway.store.vault import Vault, provider_key_binding
 
 _MAX_CACHED = 20_000  # prepared credentials kept; a line is about 200 bytes, so some 4 MiB

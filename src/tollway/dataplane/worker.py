@@ -30,9 +30,9 @@ from tollway.http1.server import Server
 from tollway.observe import log
 from tollway.observe.metrics import Metrics
 from tollway.observe.refusals import RefusalLog
+from tollway.routing.addresses import is_forbidden_address
 from tollway.routing.health import Health
 from tollway.routing.retry import RetryBudget
-from tollway.routing.snapshot import is_forbidden_address
 from tollway.settings import ChildConfig, Settings
 from tollway.store.configuration import Configuration
 from tollway.store.vault import Vault

@@ -6,10 +6,9 @@ model can never delay the revocation of a key.
 """
 
 import functools
-import ipaddress
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import msgspec
 
 from tollway.domain.keys import KeyHash, KeyId
 from tollway.domain.prices import Price, price_per_1k
+from tollway.routing.addresses import BUILTIN, base_url_problem
 
 DIALECTS = frozenset({"openai", "mistral"})
 """What ``tollway.providers.dialect`` may hold."""
@@ -28,8 +28,9 @@ DEFAULT_PROVIDER = "openai"
 NO_MODEL = ""
 """The name under which the routes have them; a row of the database cannot have it."""
 
-BUILTIN = "builtin:"
-"""An address that begins so is answered inside the gateway, without a credential."""
+_NAME = re.compile(r"[!-~]{1,200}")
+_VERSION = re.compile(r"[!-~]{0,100}")
+_HASH_BYTES = 32
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 """The provider keys of a virtual key that has none; one object for all of them."""
@@ -194,7 +195,8 @@ class ModelRow(NamedTuple):
     name: str
     provider: str
     upstream_name: str | None
-    fallback: Sequence[str]
+    fallback: Sequence[str] | None
+    """None: what stands there cannot be read."""
     input_cost: Decimal | None
     output_cost: Decimal | None
     cached_input_cost: Decimal | None
@@ -205,14 +207,31 @@ class ModelRow(NamedTuple):
     show_reasoning: bool = False
 
 
+class Rows(NamedTuple):
+    """All rows but the keys; they are few and read whole."""
+
+    providers: tuple[ProviderRow, ...] = ()
+    models: tuple[ModelRow, ...] = ()
+
+
+NO_ROWS = Rows()
+
+
 class Problem(NamedTuple):
     """Why a row cannot be used."""
 
     where: str
     reason: str
+    consequence: str = ""
+    """What is done without it."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
+
+
+KEPT = "the last good one stays in force"
+LEFT_OUT = "left out until it is mended"
+SHORTENED = "in force without that fallback"
 
 
 def grants(row: KeyRow, secrets: Mapping[str, str]) -> list[tuple[KeyHash, KeyGrant]]:
@@ -222,18 +241,17 @@ def grants(row: KeyRow, secrets: Mapping[str, str]) -> list[tuple[KeyHash, KeyGr
         KeyId(row.id),
         row.requests_per_minute,
         row.tokens_per_minute,
-        None if models is None else _names(tuple(models)),
+        None if models is None else _names(tuple(map(str, models))),
         row.expires_at,
         row.revoked,
         secrets,
     )
-    if row.previous_hash is None or row.previous_valid_until is None:
-        return [(KeyHash(row.hash), grant)]
-    ends = row.previous_valid_until if row.expires_at is None else min(row.previous_valid_until, row.expires_at)
-    return [
-        (KeyHash(row.hash), grant),
-        (KeyHash(row.previous_hash), msgspec.structs.replace(grant, expires_at=ends)),
-    ]
+    secrets_of_row = [(row.hash, grant)]
+    if row.previous_hash is not None and row.previous_valid_until is not None:
+        ends = row.previous_valid_until if row.expires_at is None else min(row.previous_valid_until, row.expires_at)
+        secrets_of_row.append((row.previous_hash, msgspec.structs.replace(grant, expires_at=ends)))
+    # No secret has a hash of another size; the table could not even hold an empty one.
+    return [(KeyHash(digest), each) for digest, each in secrets_of_row if len(digest) == _HASH_BYTES]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -242,69 +260,121 @@ def _names(models: tuple[str, ...]) -> frozenset[str]:
     return frozenset(models)
 
 
+class Compiled(NamedTuple):
+    """What became of the rows."""
+
+    snapshot: Snapshot
+    problems: tuple[Problem, ...]
+    in_force: Rows
+    """The ``last_good`` of the next time."""
+
+
 def compile_snapshot(
-    revision: int, keys: Mapping[KeyHash, KeyGrant], providers: Iterable[ProviderRow], models: Iterable[ModelRow]
-) -> Snapshot | list[Problem]:
-    """The whole configuration, or every reason why it cannot be one."""
+    revision: int, keys: Mapping[KeyHash, KeyGrant], rows: Rows, last_good: Rows = NO_ROWS
+) -> Compiled:
+    """The configuration, as far as the rows can be used, and all that is wrong with them.
+
+    A row that cannot be used holds up nothing but itself: its last good version stays in force, or it is left out,
+    where it has none or that needs what is gone. A model is left out together with the provider it needs, and what
+    falls back to a model that is left out does without.
+    """
     problems: list[Problem] = []
-    compiled = {row.name: _provider(row, problems) for row in providers}
-    targets: dict[str, Target] = {}
-    fallbacks: dict[str, Sequence[str]] = {}
-    for row in models:
-        where = _where(row)
-        provider = compiled.get(row.provider)
-        if provider is None:
-            problems.append(Problem(where, f"there is no provider {row.provider!r}"))
-            continue
-        try:
-            price = _price(row)
-        except ValueError as error:
-            problems.append(Problem(where, str(error)))
-            continue
-        upstream_model = row.upstream_name or row.name
-        targets[row.name] = Target(row.name, upstream_model, provider, price, row.strict, row.show_reasoning)
-        fallbacks[row.name] = row.fallback
-    for name, others in fallbacks.items():
-        problems += [
-            Problem(f"model {name!r}", f"there is no model {other!r} to fall back to")
-            for other in others
-            if other not in targets
-        ]
-    if problems:
-        return sorted(problems)
-    routes = {
-        name: Route(name, (targets[name], *(targets[other] for other in dict.fromkeys(others) if other != name)))
-        for name, others in fallbacks.items()
-    }
+    providers = _usable_providers(rows.providers, last_good.providers, problems)
+    compiled = {name: _provider(row) for name, row in providers.items()}
+    models = _usable_models(rows, last_good.models, compiled, problems)
+    targets = {name: target for name, (_, target) in models.items()}
+    routes: dict[str, Route] = {}
+    for name, (row, target) in models.items():
+        others = [targets[other] for other in dict.fromkeys(row.fallback or ()) if other != name and other in targets]
+        routes[name] = Route(name, (target, *others))
     default = compiled.get(DEFAULT_PROVIDER)
     routes[NO_MODEL] = Route(NO_MODEL, () if default is None else (Target(NO_MODEL, NO_MODEL, default, None),))
-    return Snapshot(revision, keys, routes, compiled)
+    in_force = Rows(tuple(providers.values()), tuple(row for row, _ in models.values()))
+    return Compiled(Snapshot(revision, keys, routes, compiled), tuple(sorted(problems)), in_force)
 
 
-def compile_what_can_be(
-    revision: int, keys: Mapping[KeyHash, KeyGrant], providers: Iterable[ProviderRow], models: Iterable[ModelRow]
-) -> tuple[Snapshot, list[Problem]]:
-    """The configuration without the rows that cannot be used, and why not: for a start, which has no last good one."""
-    providers, models = list(providers), list(models)
-    problems: list[Problem] = []
-    while isinstance(compiled := compile_snapshot(revision, keys, providers, models), list):
-        problems += compiled
-        at_fault = {problem.where for problem in compiled}
-        providers = [row for row in providers if _where(row) not in at_fault]
-        models = [row for row in models if _where(row) not in at_fault]
-    return compiled, problems
+def _usable_providers(
+    rows: Iterable[ProviderRow], last_good: Iterable[ProviderRow], problems: list[Problem]
+) -> dict[str, ProviderRow]:
+    """Of each provider the row, or else its last good version, by name."""
+    before = {row.name: row for row in last_good}
+    usable: dict[str, ProviderRow] = {}
+    for row in rows:
+        reason = _provider_problem(row)
+        chosen = row if reason is None else before.get(row.name)
+        if reason is not None:
+            problems.append(Problem(_where(row), reason, LEFT_OUT if chosen is None else KEPT))
+        if chosen is not None:
+            usable[chosen.name] = chosen
+    return usable
+
+
+def _usable_models(
+    rows: Rows, last_good: Iterable[ModelRow], providers: Mapping[str, Provider], problems: list[Problem]
+) -> dict[str, tuple[ModelRow, Target]]:
+    """Of each model the row, or else its last good version, and what it leads to; by name."""
+    before = {row.name: row for row in last_good}
+    known = {row.name for row in rows.providers}
+    names = {row.name for row in rows.models}
+    usable: dict[str, tuple[ModelRow, Target]] = {}
+    for row in rows.models:
+        chosen = row
+        reason, target = _judged(row, known, providers)
+        if target is None and (chosen := before.get(row.name, row)) != row:
+            reason = reason or f"its provider {row.provider!r} is left out"
+            _, target = _judged(chosen, known, providers)
+        if reason is not None:
+            problems.append(Problem(_where(row), reason, LEFT_OUT if target is None else KEPT))
+        if target is not None:
+            usable[row.name] = chosen, target
+        problems += [
+            Problem(
+                _where(row),
+                f"there is no model {other!r} to fall back to",
+                LEFT_OUT if target is None else SHORTENED,
+            )
+            for other in chosen.fallback or ()
+            if other not in names
+        ]
+    return usable
+
+
+def _judged(
+    row: ModelRow, known: Container[str], providers: Mapping[str, Provider]
+) -> tuple[str | None, Target | None]:
+    """What is wrong with a model by itself; what it leads to, if it and its provider can be used."""
+    upstream_name = row.upstream_name or row.name
+    if not (_NAME.fullmatch(row.name) and _NAME.fullmatch(upstream_name)):
+        return "a name is printable, without spaces", None
+    if row.provider not in known:
+        return f"there is no provider {row.provider!r}", None
+    if row.fallback is None:
+        return "the fallback is no JSON array of names", None
+    try:
+        price = _price(row)
+    except ValueError as error:
+        return str(error), None
+    provider = providers.get(row.provider)
+    if provider is None:
+        return None, None
+    return None, Target(row.name, upstream_name, provider, price, row.strict, row.show_reasoning)
 
 
 def _where(row: ProviderRow | ModelRow) -> str:
     return f"{'provider' if isinstance(row, ProviderRow) else 'model'} {row.name!r}"
 
 
-def _provider(row: ProviderRow, problems: list[Problem]) -> Provider:
-    reason = base_url_problem(row.api_base)
+def _provider_problem(row: ProviderRow) -> str | None:
     if row.dialect not in DIALECTS:
-        reason = f"there is no dialect {row.dialect!r}"
-    if reason is not None:
-        problems.append(Problem(_where(row), reason))
+        return f"there is no dialect {row.dialect!r}"
+    if not _NAME.fullmatch(row.name) or not _VERSION.fullmatch(row.api_version or ""):
+        return "a name and an API version are printable, without spaces"
+    if not all(isinstance(quirk, str) for quirk in row.quirks):
+        return "quirks are one list of names"
+    return base_url_problem(row.api_base)
+
+
+def _provider(row: ProviderRow) -> Provider:
     return Provider(row.name, row.dialect, row.api_base.rstrip("/"), row.api_version, tuple(row.quirks))
 
 
@@ -318,61 +388,3 @@ def _price(row: ModelRow) -> Price | None:
     if cached_cost is None and row.input_cost is None:
         cached_cost = row.builtin_cached_input_cost
     return price_per_1k(input_cost, output_cost, cached_cost)
-
-
-_METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
-_FORBIDDEN = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "169.254.0.0/16",  # link-local; AWS, Azure, GCP, OpenStack and most others serve credentials at 169.254.169.254
-        "fe80::/10",  # link-local
-        "fd00:ec2::/32",  # AWS's metadata in IPv6
-        "100.100.100.200/32",  # Alibaba Cloud
-        "168.63.129.16/32",  # Azure's wire server
-        "192.0.0.192/32",  # Oracle Cloud
-    )
-)
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_URL = re.compile(
-    r"[Hh][Tt][Tt][Pp][Ss]?://"
-    r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
-    r"(?::(?P<port>[0-9]{1,5}))?"
-    r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*"
-)
-"""What ``http1.origin.Origin.parse`` takes: an address that passes here and not there would fail every call."""
-
-_BUILTIN = re.compile(re.escape(BUILTIN) + r"[a-z]+")
-_OLD_NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
-
-
-def is_forbidden_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether no provider may ever be there: link-local and cloud metadata, also when wrapped into IPv6."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            address = inner
-    return any(address in network for network in _FORBIDDEN)
-
-
-def base_url_problem(url: str) -> str | None:
-    """Why a provider cannot be at this address; what a name resolves to is judged when connecting."""
-    if _BUILTIN.fullmatch(url):
-        return None
-    parts = _URL.fullmatch(url)
-    if parts is None or not 0 < int(parts["port"] or 80) < 65536:
-        return "the address must be http(s)://host[:port][/path], without user name, query and fragment"
-    host = parts["host"].lower().removesuffix(".")
-    try:
-        if host.startswith("["):
-            forbidden = is_forbidden_address(ipaddress.IPv6Address(host[1:-1]))
-        else:
-            forbidden = is_forbidden_address(ipaddress.IPv4Address(host))
-    except ValueError:
-        if host.startswith("["):
-            return "the address holds no IPv6 address that can be read"
-        if _OLD_NUMBER.fullmatch(host):
-            return "an IPv4 address is written as four decimal numbers"
-        forbidden = host in _METADATA_NAMES
-    return "link-local and metadata addresses are never accepted" if forbidden else None

@@ -2,8 +2,8 @@
 
 Rules: (1) ``NOTIFY`` is a hint to read now, the truth is what a read sees, at the latest every few seconds; (2) after
 the first read only what changed is read: the rows whose transaction the read before did not see; (3) a read is one
-transaction and takes effect by one assignment, or not at all; (4) models and providers that cannot be compiled leave
-the last good ones in force, and never hold up keys; (5) when the database goes away, everything stays as it is.
+transaction and takes effect by one assignment, or not at all; (4) a model or provider that cannot be used holds up
+nothing but itself; (5) when the database goes away, everything stays as it is.
 """
 
 import asyncio
@@ -21,15 +21,16 @@ import msgspec
 from tollway.domain.keys import KeyHash
 from tollway.routing.snapshot import (
     EMPTY,
+    NO_ROWS,
     NOTHING,
     KeyRow,
     KeyTable,
     ModelRow,
     Problem,
     ProviderRow,
+    Rows,
     Snapshot,
     compile_snapshot,
-    compile_what_can_be,
     grants,
 )
 from tollway.store.postgres import connect, query
@@ -71,13 +72,7 @@ class _Seen(NamedTuple):
 
 
 _NOTHING_SEEN = _Seen.parse("1:1:")
-
-
-class _Routing(NamedTuple):
-    """All rows but the keys; they are few and read whole."""
-
-    providers: tuple[ProviderRow, ...]
-    models: tuple[ModelRow, ...]
+_fallback = msgspec.json.Decoder(tuple[str, ...])
 
 
 class Configuration:
@@ -86,7 +81,7 @@ class Configuration:
     def __init__(self, url: str, on_problem: Callable[[Sequence[Problem]], None] | None = None) -> None:
         self.snapshot: Snapshot = EMPTY
         self.problems: tuple[Problem, ...] = ()
-        """Why the newest models and providers are not in force; empty when they are."""
+        """Why some of the newest models and providers are not in force; empty when all are."""
         self._url = url
         self._on_problem = on_problem
         self._seen = _NOTHING_SEEN
@@ -94,7 +89,8 @@ class Configuration:
         self._connected = False
         self._keys = KeyTable()
         self._hashes: dict[str, tuple[KeyHash, ...]] = {}  # which entries of the table belong to a key, by its id
-        self._routing: _Routing | None = None
+        self._rows: Rows | None = None
+        self._in_force = NO_ROWS  # in place of rows that cannot be used: their last good versions
         self._due = asyncio.Event()
         self._wanted = asyncio.Event()
         self._read = asyncio.Event()
@@ -103,7 +99,7 @@ class Configuration:
     async def start(self) -> None:
         """Begin to follow; returns with the first usable snapshot, however long the database is away."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="configuration")
-        while self._routing is None:
+        while self._rows is None:
             await self._read.wait()
 
     async def close(self) -> None:
@@ -177,10 +173,10 @@ class Configuration:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             seen, revision = await connection.fetchrow(query("config_state"))
-            routing, newest = await _read_routing(connection)
+            rows, newest = await _read_rows(connection)
             keys, newest_key = await self._read_keys(connection, since)
             before = 0 if since is _NOTHING_SEEN else self.snapshot.revision
-        self._take(max(before, revision, newest, newest_key), keys, routing)
+        self._take(max(before, revision, newest, newest_key), keys, rows)
         self._seen, self._read_at, self._connected = _Seen.parse(seen), time.monotonic(), True
         self._read.set()
         self._read = asyncio.Event()
@@ -211,42 +207,41 @@ class Configuration:
                     self._hashes[key.id] = tuple(entry[0] for entry in entries)
         return draft.done() if newest else before, newest
 
-    def _take(self, revision: int, keys: KeyTable, routing: _Routing) -> None:
+    def _take(self, revision: int, keys: KeyTable, rows: Rows) -> None:
         before, self._keys = self.snapshot, keys
-        if routing != self._routing:
-            compiled = compile_snapshot(revision, keys, routing.providers, routing.models)
-            if isinstance(compiled, Snapshot):
-                self.snapshot, self._routing, self.problems = compiled, routing, ()
-                return
-            if self._routing is None:
-                self.snapshot, left_out = compile_what_can_be(revision, keys, routing.providers, routing.models)
-                self._routing = routing
-                self._report(tuple(left_out), "left out until it is mended")
-                return
-            self._report(tuple(compiled), "the last good models and providers stay in force")
-        else:
-            self.problems = ()
-        if keys is not before.keys or revision != before.revision:
+        if rows != self._rows:
+            self.snapshot, problems, self._in_force = compile_snapshot(revision, keys, rows, self._in_force)
+            self._rows = rows
+            self._report(problems)
+        elif keys is not before.keys or revision != before.revision:
             self.snapshot = msgspec.structs.replace(before, revision=revision, keys=keys)
 
-    def _report(self, problems: tuple[Problem, ...], consequence: str) -> None:
+    def _report(self, problems: tuple[Problem, ...]) -> None:
         if problems == self.problems:
             return
-        self.problems = problems
         for problem in problems:
-            _log.error("%s: %s", consequence, problem)
+            if problem not in self.problems:
+                _log.error("%s: %s", problem.consequence, problem)
+        if not problems:
+            _log.info("all models and providers are in force again")
+        self.problems = problems
         if self._on_problem is not None:
             self._on_problem(problems)
 
 
-async def _read_routing(connection: asyncpg.Connection) -> tuple[_Routing, int]:
+async def _read_rows(connection: asyncpg.Connection) -> tuple[Rows, int]:
     providers = await connection.fetch(query("config_providers"))
     models = await connection.fetch(query("config_models"))
     newest = max((row[-1] for row in (*providers, *models)), default=0)
-    routing = _Routing(
-        tuple(ProviderRow._make(row[:-1]) for row in providers), tuple(ModelRow._make(row[:-1]) for row in models)
-    )
-    return routing, newest
+    return Rows(tuple(ProviderRow._make(row[:-1]) for row in providers), tuple(map(_model, models))), newest
+
+
+def _model(row: asyncpg.Record) -> ModelRow:
+    model = ModelRow._make(row[:-1])
+    try:
+        return model._replace(fallback=_fallback.decode(row["fallback"] or "[]"))
+    except msgspec.DecodeError:  # written past the triggers, which keep the text of an array there
+        return model._replace(fallback=None)
 
 
 async def _read_secrets(connection: asyncpg.Connection, ids: list[str]) -> dict[str, dict[str, str]]:

@@ -1,9 +1,9 @@
--- The columns are those of routing/snapshot.py's ModelRow, then the transaction of the last change.
+-- The columns are those of routing/snapshot.py's ModelRow, the fallback as its text, then the transaction of the last change.
 SELECT
     m.name,
     m.provider,
     m.upstream_name,
-    ARRAY(SELECT jsonb_array_elements_text(m.fallback::jsonb)),
+    m.fallback,
     m.input_cost_per_1k,
     m.output_cost_per_1k,
     m.cached_input_cost_per_1k,
