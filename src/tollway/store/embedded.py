@@ -43,6 +43,11 @@ _SETTINGS = {
     "scram_iterations": "1",  # stretching is for passwords that people choose; this one has 256 random bits
     "timezone": "UTC",
     "log_timezone": "UTC",
+    # Why a statement was refused is told to whoever sent it, and not written down: statements, the rows in DETAIL and
+    # even the messages hold what was to be stored, provider keys for example. What befalls the server itself is logged.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
 }
 _START_TIMEOUT_S = 60.0  # recovery after a crash replays at most max_wal_size
 _STOP_TIMEOUT_S = 30.0
