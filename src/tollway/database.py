@@ -3,14 +3,13 @@
 import asyncio
 import logging
 
-import asyncpg
-
 from tollway.domain.keys import Secret
 from tollway.home import Home, StartError
 from tollway.settings import Settings
 from tollway.store.embedded import EmbeddedError, EmbeddedPostgres
 from tollway.store.installation import WrongEncryptionKeyError, check_encryption_key
 from tollway.store.migrate import migrate
+from tollway.store.outage import AWAY, WRONG, Outage, in_one_line, may_pass
 from tollway.store.postgres import connect
 from tollway.store.seed import seed
 from tollway.store.vault import Vault
@@ -19,19 +18,6 @@ _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0  # also the longest delay between the database's return and a start that waited for it
 
 _log = logging.getLogger("tollway.database")
-
-AWAY = (
-    OSError,  # TimeoutError is one
-    asyncpg.InterfaceError,  # the connection is gone
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # it is stopping or starting
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,  # a failover is under way
-)
-"""What PostgreSQL's being away raises: it may pass."""
-
-WRONG = (ValueError, asyncpg.PostgresError)
-"""Every other answer: waiting does not mend it. ValueError: a URI that cannot be read."""
 
 
 class GivenDatabase:
@@ -45,14 +31,17 @@ class GivenDatabase:
     async def open(self) -> Secret:
         """Wait until it answers, bring its schema up to date; its URL. Raises StartError where waiting is no use."""
         pause_s = _FIRST_PAUSE_S
+        outage = Outage(_log, "PostgreSQL does not answer, it is waited for", "PostgreSQL answers")
         while True:
             try:
                 await prepare(self._url, self._settings, self._key)
+            except (*AWAY, *WRONG) as error:
+                if not may_pass(error):
+                    raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
+                outage.note(error)
+            else:
+                outage.end()
                 return self._url
-            except AWAY as error:
-                _log.warning("PostgreSQL does not answer, trying again: %s", in_one_line(error))
-            except WRONG as error:
-                raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -103,11 +92,6 @@ def database_of(settings: Settings, home: Home) -> GivenDatabase | EmbeddedDatab
         return EmbeddedDatabase(home, settings, settings.encryption_key or home.encryption_key())
     assert settings.encryption_key is not None  # settings.read() sees to it
     return GivenDatabase(settings.database_url, settings, settings.encryption_key)
-
-
-def in_one_line(error: BaseException) -> str:
-    """An exception's text for a log line or a terminal."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 async def prepare(url: Secret, settings: Settings, key: Secret) -> None:

@@ -82,7 +82,8 @@ async def resolve_missing(connection: asyncpg.Connection, now: datetime | None =
     )
     unknown = [f"{provider}/{model}" for (provider, model), price in zip(names, prices, strict=True) if price is None]
     if unknown:
-        _log.warning("no price is known for %s: calls are served and booked as unpriced", ", ".join(unknown))
+        # No warning: a fresh database has such models, and what calls of theirs come to is counted.
+        _log.info("no price is known for %s: calls are served and booked as unpriced", ", ".join(unknown))
     return len(names)
 
 

@@ -189,7 +189,7 @@ class Poster:
         except _POISON as error:
             if len(chunk.records) > 1:
                 return await self._post_halves(path, position, chunk)
-            _log.error("PostgreSQL refuses a settlement: %s", error)
+            _log.error("PostgreSQL refuses a settlement: %r", error)
             aside = [*chunk.damaged, msgspec.json.encode(chunk.records)]
             return await self._commit(path, position, [], chunk.position, aside)
 

@@ -58,7 +58,11 @@ class Model(NamedTuple):
     @property
     def names(self) -> list[str]:
         """The models to try next."""
-        return [] if self.fallback is None else _names(self.fallback.encode())
+        text = self.fallback or "[]"
+        try:
+            return _names(text.encode())
+        except ValueError:  # written past all checks
+            return [text]
 
 
 def _members(model: Model) -> dict[str, object]:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, ParamSpec
 import msgspec
 import typer
 
-from tollway.database import AWAY, WRONG, in_one_line
 from tollway.home import StartError
+from tollway.store.outage import AWAY, WRONG, in_one_line
 from tollway.wire.json import encode
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -20,11 +20,11 @@ from tollway.controlplane.access import Access
 from tollway.controlplane.errors import ApiError, apologise, refuse, refuse_unrouted
 from tollway.controlplane.metrics import Exposition, Reports
 from tollway.controlplane.setup import Setup
-from tollway.database import AWAY
 from tollway.demo.provider import DemoProvider
 from tollway.observe.metrics import WorkerReport
 from tollway.observe.refusals import RefusalLog
 from tollway.settings import Settings
+from tollway.store.outage import AWAY, in_one_line
 from tollway.store.vault import Vault
 
 _log = logging.getLogger("tollway.control")
@@ -80,5 +80,5 @@ async def _crashed(request: Request, error: Exception) -> Response:
 
 
 async def _database_away(request: Request, error: Exception) -> Response:
-    _log.warning("%s %s failed: PostgreSQL does not answer (%s)", request.method, request.url.path, error)
+    _log.warning("%s %s failed: PostgreSQL does not answer (%s)", request.method, request.url.path, in_one_line(error))
     return await refuse(request, ApiError(503, "The database does not answer at the moment.", "database_unavailable"))

@@ -5,9 +5,9 @@ import contextlib
 import logging
 
 from tollway.accounting.builtin_prices import resolve_missing
-from tollway.database import AWAY
 from tollway.domain.keys import Secret
 from tollway.store.configuration import CHANNEL
+from tollway.store.outage import AWAY, Outage
 from tollway.store.postgres import connect
 
 _COALESCE_S = 0.1  # edits often come in bursts
@@ -19,15 +19,18 @@ _log = logging.getLogger("tollway.pricing")
 
 async def follow_prices(url: Secret) -> None:
     """Look up what has no price: at once, after every change of the configuration, once a minute. Runs for ever."""
+    outage = Outage(_log, "built-in prices cannot be looked up", "built-in prices are looked up again")
     while True:
         try:
-            await _follow(url)
-        except AWAY as error:
-            _log.info("built-in prices are looked up later, PostgreSQL does not answer: %s", error)
+            await _follow(url, outage)
+        except AWAY:  # the poster, in the same process, says so already
+            pass
+        except Exception as error:  # calls go on without a price, and postings with them
+            outage.note(error)
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _follow(url: Secret) -> None:
+async def _follow(url: Secret, outage: Outage) -> None:
     changed = asyncio.Event()
     connection = await connect(url.reveal(), "prices")
     try:
@@ -36,6 +39,7 @@ async def _follow(url: Secret) -> None:
         while True:
             changed.clear()
             await resolve_missing(connection)
+            outage.end()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), _EVERY_S)
             await asyncio.sleep(_COALESCE_S)

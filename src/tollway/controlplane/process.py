@@ -18,9 +18,9 @@ from tollway.child import SupervisorLine, read_config
 from tollway.controlplane.app import control_plane
 from tollway.controlplane.pricing import follow_prices
 from tollway.controlplane.request_log import JournalFollower, RequestLog
-from tollway.database import AWAY
 from tollway.observe import log
 from tollway.settings import ChildConfig
+from tollway.store.outage import AWAY, WRONG, Outage
 from tollway.store.postgres import create_pool
 from tollway.store.vault import Vault
 
@@ -35,7 +35,8 @@ def main() -> int:
     """Work as the first line of standard input says until told to stop; 0 after a clean end."""
     config = read_config()
     writer = log.start("control-plane", config.settings.log_level, config.secrets)
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what matters of it app.py says in its own words
+    for library in ("uvicorn", "asyncpg"):  # what matters of them we say in our own words
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         asyncio.run(serve(config))
     except Exception:
@@ -117,11 +118,15 @@ class Server(uvicorn.Server):
 
 async def _pool(config: ChildConfig, stop: asyncio.Event) -> asyncpg.Pool | None:
     """Connections to the database, as soon as there is one; None when told to stop before that."""
+    outage = Outage(_log, "PostgreSQL does not answer, it is waited for", "PostgreSQL answers")
     while not stop.is_set():
         try:
-            return await create_pool(config.database_url.reveal(), "control plane")
-        except AWAY as error:
-            _log.warning("PostgreSQL does not answer, trying again: %s", error)
+            pool = await create_pool(config.database_url.reveal(), "control plane")
+        except (*AWAY, *WRONG) as error:
+            outage.note(error)
+        else:
+            outage.end()
+            return pool
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _PAUSE_S)
     return None

@@ -33,6 +33,7 @@ from tollway.routing.snapshot import (
     compile_snapshot,
     grants,
 )
+from tollway.store.outage import Outage
 from tollway.store.postgres import connect, query
 
 _log = logging.getLogger("tollway.configuration")
@@ -50,8 +51,6 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
 _SHARE = 0.05  # of its time that a process spends on reading changes, if they come without end
 _LONGEST_REST_S = 0.3
 _CHUNK = 500  # rows that are decoded and compiled at a stretch, in some 3 ms
-
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class _Seen(NamedTuple):
@@ -95,6 +94,9 @@ class Configuration:
         self._wanted = asyncio.Event()
         self._read = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._outage = Outage(
+            _log, "the configuration cannot be read, the last one stays in force", "the configuration is read again"
+        )
 
     async def start(self) -> None:
         """Begin to follow; returns with the first usable snapshot, however long the database is away."""
@@ -134,10 +136,8 @@ class Configuration:
             began = time.monotonic()
             try:
                 await self._follow()
-            except _AWAY as error:
-                _log.warning("the configuration cannot be read, the last one stays in force: %s", _in_one_line(error))
-            except Exception:
-                _log.exception("the configuration cannot be read, the last one stays in force")
+            except Exception as error:  # whatever it is, the last good one stays
+                self._outage.note(error)
             self._connected = False
             lasted = time.monotonic() - began > _LONGEST_PAUSE_S
             pause_s = _FIRST_PAUSE_S if lasted else min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -178,6 +178,7 @@ class Configuration:
             before = 0 if since is _NOTHING_SEEN else self.snapshot.revision
         self._take(max(before, revision, newest, newest_key), keys, rows)
         self._seen, self._read_at, self._connected = _Seen.parse(seen), time.monotonic(), True
+        self._outage.end()
         self._read.set()
         self._read = asyncio.Event()
 
@@ -255,7 +256,3 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,72 @@
+"""PostgreSQL's being away: how it shows, and how it is told once, not at every attempt."""
+
+import logging
+import ssl
+import time
+
+import asyncpg
+
+AWAY = (
+    OSError,  # TimeoutError is one
+    EOFError,
+    asyncpg.InterfaceError,  # the connection is gone
+    asyncpg.InternalClientError,  # it ended in the middle of a message
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # it is stopping or starting
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,  # a failover is under way
+)
+"""What PostgreSQL's being away raises: it may pass."""
+
+WRONG = (ValueError, asyncpg.PostgresError)
+"""Every other answer: waiting does not mend it. ValueError: a URI that cannot be read."""
+
+_NEVER_PASSES = (
+    ssl.SSLCertVerificationError,
+    PermissionError,
+    asyncpg.ClientConfigurationError,
+    asyncpg.UnsupportedClientFeatureError,
+)
+"""What is told by an exception of a kind that may pass otherwise."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it may help to try again later, with the same settings."""
+    return isinstance(error, AWAY) and not isinstance(error, _NEVER_PASSES)
+
+
+class Outage:
+    """What one follower of the database says of it: a line when it goes away and one when it is back."""
+
+    __slots__ = ("_began", "_begins", "_log", "_over")
+
+    def __init__(self, log: logging.Logger, begins: str, over: str) -> None:
+        self._log = log
+        self._begins = begins
+        self._over = over
+        self._began: float | None = None
+
+    def note(self, error: Exception) -> None:
+        """An attempt failed."""
+        if self._began is None:
+            self._began = time.monotonic()
+            ours = not isinstance(error, (*AWAY, *WRONG))  # then the traceback says where
+            self._log.warning("%s: %s", self._begins, in_one_line(error), exc_info=error if ours else None)
+
+    def end(self) -> None:
+        """An attempt succeeded."""
+        if self._began is not None:
+            self._log.info("%s", self._over, extra={"outage_s": round(time.monotonic() - self._began, 1)})
+            self._began = None
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong, for a log line or a terminal.
+
+    Of PostgreSQL's words the message and the hint: its detail may be the whole row that was to be written.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        words = " ".join([*map(str, error.args[:1]), error.hint or ""])
+    else:
+        words = str(error)
+    return " ".join(words.split()) or type(error).__name__

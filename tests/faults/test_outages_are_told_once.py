@@ -1,0 +1,134 @@
+"""An outage of PostgreSQL is one line in each process when it begins and one when it ends, whatever ended it."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.fixtures import StartGateway
+from fakes.gateway import Gateway, new_tenant
+from fakes.given_server import GivenServer
+from fakes.upstream import Upstream, openai_reply
+
+ENCRYPTION_KEY = "ab" * 32
+UNRESOLVED = """
+SELECT count(*) FROM tollway.models m
+LEFT JOIN tollway.builtin_prices b ON b.provider = m.provider AND b.model = COALESCE(m.upstream_name, m.name)
+WHERE m.input_cost_per_1k IS NULL AND b.model IS NULL
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GivenServer]:
+    with GivenServer(tmp_path / "given") as running:
+        yield running
+
+
+def said(gateway: Gateway, since: int) -> dict[str, list[tuple[str, str]]]:
+    """Level and message of what each process logged since then, but for the lines of requests."""
+    lines: dict[str, list[tuple[str, str]]] = {}
+    for text in gateway.stderr.splitlines()[since:]:
+        line = json.loads(text)
+        assert "traceback" not in line, line
+        if "call_id" not in line:
+            lines.setdefault(line["process"], []).append((line["level"], line["message"]))
+    return lines
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_b1_an_outage_is_told_when_it_begins_and_when_it_ends(
+    start_gateway: StartGateway, server: GivenServer, how: str
+) -> None:
+    gateway = start_gateway(DATABASE_URL=server.url, ENCRYPTION_KEY=ENCRYPTION_KEY)
+    tenant = await new_tenant(gateway)
+    tenant.openai.answers(openai_reply())
+    assert (await tenant.chat()).status == 200
+    await tenant.ledger(1)
+    before = len(gateway.stderr.splitlines())
+    server.stop() if how == "stop" else server.kill()
+    assert (await tenant.chat()).status == 200
+    server.wait_for_attempts(8)
+    server.start()
+    await tenant.ledger(2)
+    await gateway.configuration_is_live()
+    assert (await gateway.client.get("/readyz")).json["status"] == "ok"
+    lines = said(gateway, before)
+    assert set(lines) == {"worker-0", "control-plane"}
+    for begins, ends in lines.values():
+        assert begins[0] == "warning"
+        assert ends[0] == "info"
+    assert "the last one stays in force" in lines["worker-0"][0][1]
+    assert "settlements wait" in lines["control-plane"][0][1]
+    assert "Traceback" not in gateway.stderr
+
+
+async def test_b1_a_control_plane_that_starts_meanwhile_says_so_once(
+    start_gateway: StartGateway, server: GivenServer
+) -> None:
+    gateway = start_gateway(DATABASE_URL=server.url, ENCRYPTION_KEY=ENCRYPTION_KEY)
+    server.stop()
+    before = len(gateway.stderr.splitlines())
+    gateway.child("tollway.controlplane").kill()
+    server.wait_for_attempts(8)
+    server.start()
+    await gateway.becomes(True, "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'tollway prices'")
+    lines = said(gateway, before)["control-plane"]
+    told = [message.partition(",")[0] for _, message in lines if message.startswith("PostgreSQL")]
+    assert told == ["PostgreSQL does not answer", "PostgreSQL answers"]
+    assert len([level for level, _ in lines if level != "info"]) <= 2, lines
+
+
+async def test_b1_an_embedded_server_that_dies_leaves_no_traceback(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    tenant = await new_tenant(gateway)
+    tenant.openai.answers(openai_reply())
+    postmaster = gateway.postmaster()
+    assert postmaster is not None
+    before = len(gateway.stderr.splitlines())
+    os.killpg(postmaster.pid, signal.SIGKILL)
+    assert (await tenant.chat()).status == 200
+    await tenant.ledger(1)
+    await gateway.configuration_is_live()
+    lines = said(gateway, before)
+    assert [level for level, _ in lines["supervisor"]] == ["error"]
+    for process in ("worker-0", "control-plane"):
+        assert [level for level, _ in lines.get(process, [])] in ([], ["warning", "info"])
+    assert "Traceback" not in gateway.stderr
+
+
+async def test_b2_a_start_that_waits_for_the_database_says_so_once(
+    gateway_factory: Callable[[dict[str, str]], Gateway], server: GivenServer
+) -> None:
+    gateway = gateway_factory({"DATABASE_URL": server.url, "ENCRYPTION_KEY": ENCRYPTION_KEY})
+    server.stop()
+    try:
+        starting = asyncio.ensure_future(asyncio.to_thread(gateway.start))
+        await asyncio.to_thread(server.wait_for_attempts, 3)
+        assert not starting.done()
+        server.start()
+        await starting
+        told = [message for level, message in said(gateway, 0)["supervisor"] if "PostgreSQL" in message]
+        assert [message.partition(",")[0] for message in told] == ["PostgreSQL does not answer", "PostgreSQL answers"]
+        gateway.stop()
+    finally:
+        gateway.end()
+
+
+def test_a_fresh_database_gives_no_reason_for_a_warning(
+    tmp_path: Path, openai_provider: Upstream, mistral_provider: Upstream
+) -> None:
+    gateway = Gateway(tmp_path / "home", openai_provider, mistral_provider, {})
+    try:
+        gateway.start()
+        asyncio.run(gateway.becomes(0, UNRESOLVED))
+        lines = [json.loads(line) for line in gateway.stderr.splitlines()]
+        assert [line for line in lines if line["level"] not in ("info", "debug")] == []
+        listed = json.loads(gateway.command("models", "list", "--json").stdout)
+        assert "unknown" in {model["price"] for model in listed}, "what has no price is told to who asks"
+        gateway.stop()
+    finally:
+        gateway.end()
