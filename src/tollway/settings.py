@@ -18,6 +18,8 @@ import msgspec
 from tollway.domain.hosts import is_loopback
 from tollway.domain.keys import Secret
 from tollway.routing.addresses import BUILTIN, base_url_problem
+from tollway.store.uri import complete
+from tollway.store.uri import read as read_database_url
 
 _DAY_S = 86_400.0  # longer than any sensible wait; keeps a slip of the pen from meaning "for ever"
 _MAX_SHOWN = 40  # characters of a refused value that an error line repeats
@@ -155,6 +157,12 @@ def parse(environ: Mapping[str, str]) -> Settings | list[str]:
             values[variable.field] = None if text is None else variable.parse(text)
         except ValueError as error:
             problems.append(f"{variable.name}: {error}")
+    url = values.get("database_url")
+    if isinstance(url, Secret):
+        try:
+            values["database_url"] = _database_url(complete(url.reveal(), environ))
+        except ValueError as error:
+            problems.append(f"DATABASE_URL: with the environment's PG variables: {error}")
     return problems or msgspec.convert({**values, "other_api_keys": _other_api_keys(environ)}, Settings)
 
 
@@ -289,8 +297,7 @@ def _url(text: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def _database_url(text: str) -> Secret:
-    # libpq takes several hosts, each with its own port, which urlsplit's port does not understand.
-    _url(re.sub(r",[^/?#]*", "", text, count=1), ("postgresql://", "postgres://"))
+    read_database_url(text)
     return Secret(text)
 
 

@@ -43,7 +43,7 @@ def said(gateway: Gateway, since: int) -> dict[str, list[tuple[str, str]]]:
 async def test_b1_an_outage_is_told_when_it_begins_and_when_it_ends(
     start_gateway: StartGateway, server: GivenServer, how: str
 ) -> None:
-    gateway = start_gateway(DATABASE_URL=server.url, ENCRYPTION_KEY=ENCRYPTION_KEY)
+    gateway = start_gateway(DATABASE_URL=server.url(), ENCRYPTION_KEY=ENCRYPTION_KEY)
     tenant = await new_tenant(gateway)
     tenant.openai.answers(openai_reply())
     assert (await tenant.chat()).status == 200
@@ -69,7 +69,7 @@ async def test_b1_an_outage_is_told_when_it_begins_and_when_it_ends(
 async def test_b1_a_control_plane_that_starts_meanwhile_says_so_once(
     start_gateway: StartGateway, server: GivenServer
 ) -> None:
-    gateway = start_gateway(DATABASE_URL=server.url, ENCRYPTION_KEY=ENCRYPTION_KEY)
+    gateway = start_gateway(DATABASE_URL=server.url(), ENCRYPTION_KEY=ENCRYPTION_KEY)
     server.stop()
     before = len(gateway.stderr.splitlines())
     gateway.child("tollway.controlplane").kill()
@@ -103,7 +103,7 @@ async def test_b1_an_embedded_server_that_dies_leaves_no_traceback(start_gateway
 async def test_b2_a_start_that_waits_for_the_database_says_so_once(
     gateway_factory: Callable[[dict[str, str]], Gateway], server: GivenServer
 ) -> None:
-    gateway = gateway_factory({"DATABASE_URL": server.url, "ENCRYPTION_KEY": ENCRYPTION_KEY})
+    gateway = gateway_factory({"DATABASE_URL": server.url(), "ENCRYPTION_KEY": ENCRYPTION_KEY})
     server.stop()
     try:
         starting = asyncio.ensure_future(asyncio.to_thread(gateway.start))

@@ -1,6 +1,6 @@
 """What the documentation says, compared with the code: limits, settings, links.
 
-``python tests/unit/test_docs.py`` writes ``docs/settings.md`` anew.
+``python tests/unit/test_docs.py`` writes ``docs/settings.md`` and ``docs/database-url.md`` anew.
 """
 
 import ast
@@ -16,6 +16,7 @@ import pytest
 import tollway
 from tollway.http1.limits import ClientLimits, ServerLimits
 from tollway.settings import VARIABLES
+from tollway.store.uri import PARAMETERS
 from tollway.wire.structure import Bounds
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,35 @@ def settings_page() -> str:
     )
 
 
+def database_url_page() -> str:
+    """docs/database-url.md, from the only list of libpq's parameters that there is."""
+    rows = [
+        f"| `{name}` | {f'`{parameter.variable}`' if parameter.variable else ''} | {parameter.meaning} |"
+        for name, parameter in PARAMETERS.items()
+    ]
+    return "\n".join(
+        (
+            "# DATABASE_URL",
+            "",
+            "A URI as libpq takes it: `postgresql://user:password@host:port/database?parameter=value&…`. Several",
+            "hosts, `[IPv6]` addresses, directories of Unix sockets (`?host=/run/postgresql`) and percent-encoded",
+            "letters are fine. What the URI does not say is taken from libpq's environment variables, from `~/.pgpass`",
+            "and from the certificates in `~/.postgresql`.",
+            "",
+            "What cannot be used stops the start with one line and exit code 2. A parameter that libpq does not know",
+            "is refused, because it would not do what somebody meant it to; a setting of the server is written as",
+            "`options=-c%20name%3Dvalue`.",
+            "",
+            "These are all parameters of libpq 18, and what becomes of each:",
+            "",
+            "| parameter | environment | what becomes of it |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        )
+    )
+
+
 def _default(shown: str, default: str | None) -> str:
     return shown or (f"`{default}`" if default is not None else "unset")
 
@@ -144,6 +174,11 @@ def test_the_page_of_settings_is_current() -> None:
     assert page == settings_page(), "write it anew: python tests/unit/test_docs.py"
 
 
+def test_the_page_of_libpqs_parameters_is_current() -> None:
+    page = (DOCS / "database-url.md").read_text(encoding="utf-8")
+    assert page == database_url_page(), "write it anew: python tests/unit/test_docs.py"
+
+
 def test_the_readme_names_only_settings_that_exist() -> None:
     table = re.findall(r"^\| (`[A-Z].*?) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     named = {name for cell in table for name in re.findall(r"`([A-Z_]+)`", cell)}
@@ -164,6 +199,7 @@ def test_every_link_leads_somewhere(page: Path, target: str) -> None:
 
 if __name__ == "__main__":
     (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (DOCS / "database-url.md").write_text(database_url_page(), encoding="utf-8")
 
 
 def test_every_row_that_a_test_is_named_after_is_explained() -> None:

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -15,6 +14,7 @@ from tollway.database import prepare
 from tollway.store.embedded import psql as bundled_psql
 from tollway.store.embedded import running_url
 from tollway.store.migrate import head
+from tollway.store.uri import without_password
 
 app = group("The gateway's PostgreSQL: its address, a prompt, its schema.")
 
@@ -54,7 +54,7 @@ async def psql(
     if not os.access(program, os.X_OK):
         raise CommandError("there is no psql on this machine; any PostgreSQL client works with: tollway db url")
     async with database_url(settings_of_commands()) as where:
-        address, password = _without_password(where.reveal())
+        address, password = without_password(where.reveal())  # arguments are shown to all users of the machine
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's: it cancels a statement
         environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
         code = subprocess.call([program, f"--dbname={address}", *(arguments or ())], env=environment)  # noqa: S603, ASYNC221
@@ -75,11 +75,3 @@ async def migrate() -> None:
     async with database_url(settings, create=True) as where:
         await prepare(where, settings, key)
     typer.echo(f"The database is at schema version {head()}.")
-
-
-def _without_password(url: str) -> tuple[str, str]:
-    """The URI without its password, and the password: arguments are shown to every user of the machine."""
-    address = urlsplit(url).netloc
-    login, at, host = address.rpartition("@")
-    user, _, password = login.partition(":")
-    return url.replace(f"//{address}", f"//{user}{at}{host}", 1), unquote(password)

@@ -1,6 +1,7 @@
 """PostgreSQL's being away: how it shows, and how it is told once, not at every attempt."""
 
 import logging
+import re
 import ssl
 import time
 
@@ -22,17 +23,21 @@ WRONG = (ValueError, asyncpg.PostgresError)
 """Every other answer: waiting does not mend it. ValueError: a URI that cannot be read."""
 
 _NEVER_PASSES = (
-    ssl.SSLCertVerificationError,
+    ssl.SSLError,
     PermissionError,
     asyncpg.ClientConfigurationError,
     asyncpg.UnsupportedClientFeatureError,
 )
-"""What is told by an exception of a kind that may pass otherwise."""
+_CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # in the middle of a handshake
+_POOLERS_NO = re.compile("startup parameter|no such (user|database)|auth|not (allowed|supported)", re.IGNORECASE)
+"""Poolers give all of their refusals one code, and the same one to a server that is away behind them."""
 
 
 def may_pass(error: BaseException) -> bool:
     """Whether it may help to try again later, with the same settings."""
-    return isinstance(error, AWAY) and not isinstance(error, _NEVER_PASSES)
+    if isinstance(error, asyncpg.ProtocolViolationError):
+        return not _POOLERS_NO.search(str(error))
+    return isinstance(error, AWAY) and (isinstance(error, _CUT_OFF) or not isinstance(error, _NEVER_PASSES))
 
 
 class Outage:
