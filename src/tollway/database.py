@@ -3,17 +3,21 @@
 import asyncio
 import logging
 
+import asyncpg
+
 from tollway.domain.keys import Secret
 from tollway.home import Home, StartError
 from tollway.settings import Settings
 from tollway.store.embedded import EmbeddedError, EmbeddedPostgres
 from tollway.store.installation import WrongEncryptionKeyError, check_encryption_key
+from tollway.store.last_good import LastGoodFile, UnusableError
 from tollway.store.migrate import migrate
 from tollway.store.outage import AWAY, WRONG, Outage, in_one_line, may_pass
 from tollway.store.postgres import connect
 from tollway.store.seed import seed
 from tollway.store.vault import Vault
 
+_PATIENCE_S = 2.0  # with a database that does not answer, before a start goes without it if it can
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0  # also the longest delay between the database's return and a start that waited for it
 
@@ -27,23 +31,28 @@ class GivenDatabase:
         self._url = url
         self._settings = settings
         self._key = key
+        self._answers = asyncio.Event()
+        self._preparing: asyncio.Task[None] | None = None
 
     async def open(self) -> Secret:
-        """Wait until it answers, bring its schema up to date; its URL. Raises StartError where waiting is no use."""
-        pause_s = _FIRST_PAUSE_S
-        outage = Outage(_log, "PostgreSQL does not answer, it is waited for", "PostgreSQL answers")
-        while True:
-            try:
-                await prepare(self._url, self._settings, self._key)
-            except (*AWAY, *WRONG) as error:
-                if not may_pass(error):
-                    raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
-                outage.note(error)
-            else:
-                outage.end()
-                return self._url
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        """Wait until it answers, bring its schema up to date; its URL. Raises StartError where waiting is no use.
+
+        Where it does not answer and an earlier start has left a good configuration, calls can be served by that: then
+        the rest is done meanwhile, and :meth:`settle` waits for it.
+        """
+        self._preparing = asyncio.create_task(self._prepare())
+        answers = asyncio.ensure_future(self._answers.wait())
+        await asyncio.wait({self._preparing, answers}, timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        away = not (answers.done() or self._preparing.done())
+        answers.cancel()
+        if not (away and await self._can_be_done_without()):
+            await self._preparing
+        return self._url
+
+    async def settle(self) -> None:
+        """Return when the schema is current. Raises StartError."""
+        assert self._preparing is not None
+        await self._preparing
 
     async def keep(self) -> None:
         """It is not ours to keep."""
@@ -51,6 +60,35 @@ class GivenDatabase:
 
     async def close(self) -> None:
         """It is not ours to stop."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.gather(self._preparing, return_exceptions=True)
+
+    async def _prepare(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        outage = Outage(_log, "PostgreSQL does not answer, it is waited for", "PostgreSQL answers")
+        while True:
+            try:
+                connection = await connect(self._url.reveal(), "start")
+                self._answers.set()
+                await prepare_on(connection, self._settings, self._key)
+            except (*AWAY, *WRONG) as error:
+                if not may_pass(error):
+                    raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
+                outage.note(error)
+            else:
+                outage.end()
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _can_be_done_without(self) -> bool:
+        file = LastGoodFile(self._settings.home, Vault.of(self._key, self._settings.iv), self._url)
+        try:
+            return await asyncio.to_thread(file.load) is not None
+        except UnusableError as error:
+            _log.warning("the last good configuration is not used: %s", error)
+            return False
 
 
 class EmbeddedDatabase:
@@ -69,6 +107,9 @@ class EmbeddedDatabase:
             raise StartError("TOLLWAY_HOME", in_one_line(error)) from None
         await prepare(url, self._settings, self._key)
         return url
+
+    async def settle(self) -> None:
+        """It is settled when it is open."""
 
     async def keep(self) -> None:
         """Start it again whenever it dies, on the same port, until cancelled."""
@@ -96,7 +137,11 @@ def database_of(settings: Settings, home: Home) -> GivenDatabase | EmbeddedDatab
 
 async def prepare(url: Secret, settings: Settings, key: Secret) -> None:
     """Migrate, check the encryption key, seed. Raises StartError, and what asyncpg raises."""
-    connection = await connect(url.reveal(), "start")
+    await prepare_on(await connect(url.reveal(), "start"), settings, key)
+
+
+async def prepare_on(connection: asyncpg.Connection, settings: Settings, key: Secret) -> None:
+    """As :func:`prepare`, on a connection, which is closed afterwards."""
     try:
         await migrate(connection)
         await check_encryption_key(connection, Vault.of(key, settings.iv))

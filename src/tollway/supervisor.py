@@ -43,7 +43,10 @@ class Database(Protocol):
     """The gateway's PostgreSQL, given or embedded."""
 
     async def open(self) -> Secret:
-        """Its URL, once it answers and its schema is current. Raises StartError."""
+        """Its URL, once calls can be served. Raises StartError."""
+
+    async def settle(self) -> None:
+        """Return when it answers and its schema is current. Raises StartError."""
 
     async def keep(self) -> None:
         """Keep it running, if it is ours, until cancelled."""
@@ -210,6 +213,7 @@ class Supervisor:
             child.config.set_result(config)
         await control.ready.wait()
         await worker.ready.wait()
+        await self._database.settle()
 
     def _announce(self, port: int) -> None:
         line = f"LLM proxy server listening on port {port}. Connected to PostgreSQL via {DRIVER}\n"

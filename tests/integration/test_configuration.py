@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,11 +15,12 @@ import pytest
 from fakes.connections import connected, database_url
 from tollway.admission.authenticate import KeyHasher
 from tollway.domain.keys import KeyHash
-from tollway.routing.snapshot import KeyGrant
+from tollway.routing.snapshot import NO_ROWS, KeyGrant, KeyTable
 from tollway.store import configuration as module
 from tollway.store import keys
 from tollway.store.configuration import Configuration
 from tollway.store.keys import NewSecret
+from tollway.store.last_good import FILE_NAME, LastGoodFile
 from tollway.store.vault import Vault
 
 vault = Vault(bytes(32))
@@ -341,6 +343,173 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(postgres_clust
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
             await asyncio.wait_for(starting, 5)
             assert configuration.fresh
+        finally:
+            await configuration.close()
+
+
+# What is written down for starts without the database -----------------------------------------------------------------
+
+
+@asynccontextmanager
+async def out_of_reach(url: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Nobody can connect, until the function that is given is called."""
+    name = urlsplit(url).path[1:]
+    async with connected(database_url(url, "postgres")) as admin:
+
+        async def back() -> None:
+            await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        try:
+            yield back
+        finally:
+            await back()
+
+
+async def test_a_start_while_the_database_is_away_goes_by_what_was_written_down(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    file = LastGoodFile(tmp_path, vault, None)
+    async with connected(postgres_url) as psql:
+        kept, revoked, deleted = [await keys.create(psql, hasher) for _ in range(3)]
+        await keys.save_provider_keys(psql, vault, kept.id, {"openai": "sk-o"})
+    first = Configuration(postgres_url, last_good=file)
+    await first.start()
+    await until(lambda: file.load() is not None, 5)
+    before = first.snapshot
+    await first.close()
+    async with out_of_reach(postgres_url) as back:
+        configuration = Configuration(postgres_url, last_good=LastGoodFile(tmp_path, vault, None))
+        await asyncio.wait_for(configuration.start(), 5)
+        try:
+            assert configuration.snapshot.routes == before.routes
+            assert dict(configuration.snapshot.keys) == dict(before.keys)
+            assert configuration.snapshot.revision == before.revision
+            assert not configuration.fresh
+            assert 0 <= configuration.age_s < 60
+            assert caplog.text.count("calls are served by the configuration of") == 1
+            await back()
+            async with connected(postgres_url) as psql:
+                await keys.revoke(psql, revoked.id)
+                await psql.execute('DELETE FROM "Users" WHERE id = $1', deleted.id)
+                made = await keys.create(psql, hasher)
+            await until(lambda: grant(configuration, made) is not None, 5)
+            assert configuration.fresh
+            assert grant(configuration, revoked).revoked
+            assert grant(configuration, deleted) is None
+            assert grant(configuration, kept) == grant(first, kept)
+        finally:
+            await configuration.close()
+
+
+async def test_a_start_without_a_usable_file_waits_for_the_database(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    (tmp_path / FILE_NAME).write_text("junk")
+    async with out_of_reach(postgres_url) as back:
+        configuration = Configuration(postgres_url, last_good=LastGoodFile(tmp_path, vault, None))
+        starting = asyncio.ensure_future(configuration.start())
+        try:
+            await until(lambda: "is not used" in caplog.text)
+            await asyncio.sleep(0.2)
+            assert not starting.done()
+            assert caplog.text.count("is not used") == 1
+            await back()
+            await asyncio.wait_for(starting, 5)
+            assert configuration.fresh
+            assert "gpt-4o" in configuration.snapshot.routes
+        finally:
+            await configuration.close()
+
+
+async def test_a_database_that_answers_slowly_is_not_away(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    file = LastGoodFile(tmp_path, vault, None)
+    file.save(1, KeyTable(), NO_ROWS)
+    configuration = Configuration(postgres_url, last_good=file)
+    async with connected(postgres_url) as psql:
+        lock = psql.transaction()
+        await lock.start()
+        await psql.execute("LOCK TABLE tollway.models")
+        starting = asyncio.ensure_future(configuration.start())
+        try:
+            waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+            async with asyncio.timeout(2):
+                while not await psql.fetchval(waiting):
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            assert not starting.done()
+            await lock.rollback()
+            await asyncio.wait_for(starting, 5)
+            assert configuration.fresh
+            assert "gpt-4o" in configuration.snapshot.routes
+            assert caplog.text == ""
+        finally:
+            await configuration.close()
+
+
+async def test_a_burst_of_edits_is_written_down_together_and_its_end_too(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WRITING_REST_S", 0.3)
+    file, saved = LastGoodFile(tmp_path, vault, None), []
+    save = file.save
+    monkeypatch.setattr(file, "save", lambda *what: saved.append(what[0]) or save(*what))
+    configuration = Configuration(postgres_url, last_good=file)
+    async with connected(postgres_url) as psql:
+        await configuration.start()
+        try:
+            made = await keys.create(psql, hasher)
+            for number in range(300):
+                await psql.execute('UPDATE "Users" SET "requestsPerMinute" = $1', number)
+            await until(lambda: grant(configuration, made).requests_per_minute == 299)
+            digest = hasher(made.secret.reveal().encode())
+            await until(
+                lambda: (
+                    (last := file.load()) is not None
+                    and digest in last.keys
+                    and last.keys[digest].requests_per_minute == 299
+                ),
+                5,
+            )
+            assert len(saved) < 30
+        finally:
+            await configuration.close()
+
+
+async def test_who_does_not_write_leaves_the_file_alone(postgres_url: str, tmp_path: Path) -> None:
+    configuration = Configuration(postgres_url, last_good=LastGoodFile(tmp_path, vault, None), writes=False)
+    await configuration.start()
+    await asyncio.sleep(0.1)
+    await configuration.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_file_that_cannot_be_written_is_said_once_and_harms_nobody(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_WRITING_REST_S", 0.01)
+    home = tmp_path / "home"  # is not there
+    configuration = Configuration(postgres_url, last_good=LastGoodFile(home, vault, None))
+    async with connected(postgres_url) as psql:
+        await configuration.start()
+        try:
+            for number in range(5):
+                await psql.execute('INSERT INTO "LLMModels" (name, provider) VALUES ($1, $2)', f"m{number}", "openai")
+                await until(lambda number=number: f"m{number}" in configuration.snapshot.routes)
+            await until(lambda: "cannot be written down" in caplog.text)
+            home.mkdir()
+            await psql.execute('INSERT INTO "LLMModels" (name, provider) VALUES ($1, $2)', "last", "openai")
+            file = LastGoodFile(home, vault, None)
+            await until(
+                lambda: (last := file.load()) is not None and "last" in {row.name for row in last.rows.models}, 5
+            )
+            assert caplog.text.count("cannot be written down") == 1
         finally:
             await configuration.close()
 

@@ -68,6 +68,9 @@ class Database:
             await asyncio.sleep(0.01)
         return Secret("postgresql://user:canary-password@nowhere/db")
 
+    async def settle(self):
+        pass
+
     async def keep(self):
         await asyncio.Event().wait()
 

@@ -25,7 +25,11 @@ from tollway.observe.metrics import WorkerReport
 from tollway.observe.refusals import RefusalLog
 from tollway.settings import Settings
 from tollway.store.outage import AWAY, in_one_line
+from tollway.store.uri import DatabaseUrlError
 from tollway.store.vault import Vault
+
+_NO_ENTRY = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, DatabaseUrlError)
+"""The database is there, and what let us in at the start does not any more."""
 
 _log = logging.getLogger("tollway.control")
 
@@ -43,7 +47,7 @@ def control_plane(settings: Settings, pool: asyncpg.Pool, vault: Vault, figures:
         Route("/demo/v1/chat/completions", DemoProvider(), methods=["POST"]),
     ]
     handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}
-    handlers |= dict.fromkeys(AWAY, _database_away)
+    handlers |= dict.fromkeys((*AWAY, *_NO_ENTRY), _database_away)
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.state.refusals = RefusalLog(settings.log_requests)
     return app

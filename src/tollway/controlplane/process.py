@@ -9,7 +9,6 @@ import logging
 import socket
 from collections.abc import Iterator
 
-import asyncpg
 import uvicorn
 from starlette.applications import Starlette
 
@@ -20,11 +19,9 @@ from tollway.controlplane.pricing import follow_prices
 from tollway.controlplane.request_log import JournalFollower, RequestLog
 from tollway.observe import log
 from tollway.settings import ChildConfig
-from tollway.store.outage import AWAY, WRONG, Outage
 from tollway.store.postgres import create_pool
 from tollway.store.vault import Vault
 
-_PAUSE_S = 1.0
 _LAST_POSTING_S = 20.0
 _CLOSE_S = 2
 
@@ -55,8 +52,7 @@ async def serve(config: ChildConfig) -> None:
     follower = JournalFollower(config.journals, requests) if config.settings.log_requests else None
     following = asyncio.create_task(follower.run(requests.turn)) if follower is not None else None
     try:
-        if (pool := await _pool(config, line.stop)) is not None:
-            await _serve(config, line, pool, follower)
+        await _serve(config, line, follower)
     finally:
         if follower is not None and following is not None:
             following.cancel()
@@ -64,9 +60,8 @@ async def serve(config: ChildConfig) -> None:
             await follower.follow()  # what the workers' last calls came to
 
 
-async def _serve(
-    config: ChildConfig, line: SupervisorLine, pool: asyncpg.Pool, follower: JournalFollower | None
-) -> None:
+async def _serve(config: ChildConfig, line: SupervisorLine, follower: JournalFollower | None) -> None:
+    pool = await create_pool(config.database_url.reveal(), "control plane")
     poster = Poster(pool, config.journals, follower.finish if follower is not None else None)
     vault = Vault.of(config.encryption_key, config.settings.iv)
     server = Server(control_plane(config.settings, pool, vault, poster.figures))
@@ -114,22 +109,6 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave all signals as they are."""
         yield
-
-
-async def _pool(config: ChildConfig, stop: asyncio.Event) -> asyncpg.Pool | None:
-    """Connections to the database, as soon as there is one; None when told to stop before that."""
-    outage = Outage(_log, "PostgreSQL does not answer, it is waited for", "PostgreSQL answers")
-    while not stop.is_set():
-        try:
-            pool = await create_pool(config.database_url.reveal(), "control plane")
-        except (*AWAY, *WRONG) as error:
-            outage.note(error)
-        else:
-            outage.end()
-            return pool
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _PAUSE_S)
-    return None
 
 
 async def _post_the_rest(poster: Poster) -> None:

@@ -35,6 +35,7 @@ from tollway.routing.health import Health
 from tollway.routing.retry import RetryBudget
 from tollway.settings import ChildConfig, Settings
 from tollway.store.configuration import Configuration
+from tollway.store.last_good import LastGoodFile
 from tollway.store.vault import Vault
 
 _log = logging.getLogger("tollway.worker")
@@ -60,7 +61,9 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
     """Load the configuration, serve, and drain when told to."""
     line = SupervisorLine()
     await line.open()
-    configuration = Configuration(config.database_url.reveal())
+    vault = Vault.of(config.encryption_key, config.settings.iv)
+    last_good = LastGoodFile(config.settings.home, vault, config.settings.database_url)
+    configuration = Configuration(config.database_url.reveal(), last_good=last_good, writes=config.worker == 0)
     journal = Journal(config.journals, time.time())
     client = Client(
         client_limits(config.settings),

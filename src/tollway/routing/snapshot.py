@@ -241,7 +241,7 @@ def grants(row: KeyRow, secrets: Mapping[str, str]) -> list[tuple[KeyHash, KeyGr
         KeyId(row.id),
         row.requests_per_minute,
         row.tokens_per_minute,
-        None if models is None else _names(tuple(map(str, models))),
+        None if models is None else shared_names(tuple(map(str, models))),
         row.expires_at,
         row.revoked,
         secrets,
@@ -255,7 +255,7 @@ def grants(row: KeyRow, secrets: Mapping[str, str]) -> list[tuple[KeyHash, KeyGr
 
 
 @functools.lru_cache(maxsize=1024)
-def _names(models: tuple[str, ...]) -> frozenset[str]:
+def shared_names(models: tuple[str, ...]) -> frozenset[str]:
     """One set for all keys with the same list: of a hundred thousand of their own, the sets would be the most of it."""
     return frozenset(models)
 

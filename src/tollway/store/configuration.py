@@ -3,7 +3,8 @@
 Rules: (1) ``NOTIFY`` is a hint to read now, the truth is what a read sees, at the latest every few seconds; (2) after
 the first read only what changed is read: the rows whose transaction the read before did not see; (3) a read is one
 transaction and takes effect by one assignment, or not at all; (4) a model or provider that cannot be used holds up
-nothing but itself; (5) when the database goes away, everything stays as it is.
+nothing but itself; (5) when the database goes away, everything stays as it is, and who starts meanwhile begins with
+what was last written down (``last_good.py``), as one who does not know what is new.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from tollway.routing.snapshot import (
     compile_snapshot,
     grants,
 )
+from tollway.store.last_good import LastGoodFile, UnusableError
 from tollway.store.outage import Outage
 from tollway.store.postgres import connect, query
 
@@ -51,6 +53,9 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
 _SHARE = 0.05  # of its time that a process spends on reading changes, if they come without end
 _LONGEST_REST_S = 0.3
 _CHUNK = 500  # rows that are decoded and compiled at a stretch, in some 3 ms
+_PATIENCE_S = 2.0  # with a database that does not answer, before a start goes without it
+_CONFIRM_S = 30.0  # how often it is noted that what was written down is still so
+_WRITING_REST_S, _WRITING_SHARE = 1.0, 0.05  # of a thread's time; a large configuration is written less often
 
 
 class _Seen(NamedTuple):
@@ -77,7 +82,15 @@ _fallback = msgspec.json.Decoder(tuple[str, ...])
 class Configuration:
     """Follows the database from :meth:`start` to :meth:`close`; reads of ``snapshot`` cost nothing."""
 
-    def __init__(self, url: str, on_problem: Callable[[Sequence[Problem]], None] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        on_problem: Callable[[Sequence[Problem]], None] | None = None,
+        last_good: LastGoodFile | None = None,
+        *,
+        writes: bool = True,
+    ) -> None:
+        """``last_good`` is where a start finds what it goes by while the database is away; one process writes it."""
         self.snapshot: Snapshot = EMPTY
         self.problems: tuple[Problem, ...] = ()
         """Why some of the newest models and providers are not in force; empty when all are."""
@@ -93,22 +106,35 @@ class Configuration:
         self._due = asyncio.Event()
         self._wanted = asyncio.Event()
         self._read = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_good = last_good
+        self._writes = writes and last_good is not None
+        self._changed = asyncio.Event()
+        self._reading = False
         self._outage = Outage(
             _log, "the configuration cannot be read, the last one stays in force", "the configuration is read again"
         )
 
     async def start(self) -> None:
         """Begin to follow; returns with the first usable snapshot, however long the database is away."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="configuration")
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._run(), name="configuration"))
+        if self._last_good is not None and self._writes:
+            self._tasks.append(loop.create_task(self._write_down(self._last_good), name="last good configuration"))
+        fallback = self._last_good
         while self._rows is None:
-            await self._read.wait()
+            await _wait(self._read, _PATIENCE_S)
+            if self._rows is None and not self._reading and fallback is not None:
+                await self._begin_with(fallback)
+                fallback = None
 
     async def close(self) -> None:
         """Stop following; the last snapshot stays."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._last_good is not None:
+            self._last_good.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def age_s(self) -> float:
@@ -138,13 +164,14 @@ class Configuration:
                 await self._follow()
             except Exception as error:  # whatever it is, the last good one stays
                 self._outage.note(error)
-            self._connected = False
+            self._connected = self._reading = False
             lasted = time.monotonic() - began > _LONGEST_PAUSE_S
             pause_s = _FIRST_PAUSE_S if lasted else min(2 * pause_s, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  # not all processes at the same moment
 
     async def _follow(self) -> None:
         connection = await connect(self._url, "configuration", command_timeout_s=ANSWER_S)
+        self._reading = True
         try:
             connection.add_termination_listener(self._lost)
             await connection.add_listener(CHANNEL, lambda *_: self._due.set())
@@ -182,6 +209,46 @@ class Configuration:
         self._read.set()
         self._read = asyncio.Event()
 
+    async def _begin_with(self, file: LastGoodFile) -> None:
+        """Go by what was last written down, until the database answers."""
+        try:
+            last = await asyncio.to_thread(file.load)
+        except UnusableError as error:
+            _log.warning("the last good configuration is not used: %s", error)
+            return
+        if last is None or self._rows is not None:
+            return
+        self._take(last.revision, last.keys, last.rows)
+        self._read_at = time.monotonic() - (time.time() - last.current_at)
+        _log.warning(
+            "PostgreSQL does not answer: calls are served by the configuration of %s",
+            last.moment,
+            extra={"revision": last.revision, "keys": len(last.keys)},
+        )
+
+    async def _write_down(self, file: LastGoodFile) -> None:
+        """Keep the file equal to what is in force, in a thread, and not all the time."""
+        trouble = Outage(_log, "the last good configuration cannot be written down", "it is written down again")
+        written: Snapshot | None = None
+        while True:
+            await _wait(self._changed, _CONFIRM_S)
+            self._changed.clear()
+            snapshot, began = self.snapshot, time.monotonic()
+            if not self.fresh:
+                continue
+            try:
+                if snapshot is written:
+                    await asyncio.to_thread(file.confirm)
+                elif await asyncio.to_thread(file.save, snapshot.revision, self._keys, self._in_force):
+                    written = snapshot
+                else:
+                    _log.warning("the configuration is too large to be written down for starts without PostgreSQL")
+                    return
+                trouble.end()
+            except OSError as error:
+                trouble.note(error)
+            await asyncio.sleep(max(_WRITING_REST_S, (time.monotonic() - began) / _WRITING_SHARE))
+
     async def _read_keys(self, connection: asyncpg.Connection, since: _Seen) -> tuple[KeyTable, int]:
         """All keys as they are now, and the newest transaction among the changes; the same object if there are none.
 
@@ -214,8 +281,10 @@ class Configuration:
             self.snapshot, problems, self._in_force = compile_snapshot(revision, keys, rows, self._in_force)
             self._rows = rows
             self._report(problems)
+            self._changed.set()
         elif keys is not before.keys or revision != before.revision:
             self.snapshot = msgspec.structs.replace(before, revision=revision, keys=keys)
+            self._changed.set()
 
     def _report(self, problems: tuple[Problem, ...]) -> None:
         if problems == self.problems:

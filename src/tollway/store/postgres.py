@@ -42,13 +42,13 @@ async def connect(url: str, application: str, *, command_timeout_s: float = COMM
 
 
 async def create_pool(url: str, application: str, *, max_size: int = 8) -> asyncpg.Pool:
-    """A pool that opens its first connection now and the others when they are needed."""
+    """A pool that opens connections when they are needed; making it does not ask the database."""
 
     async def open_one(*_: object, **__: object) -> asyncpg.Connection:
         return await connect(url, application)
 
     return await asyncpg.create_pool(
-        connect=open_one, min_size=1, max_size=max_size, max_inactive_connection_lifetime=60, reset=_reset
+        connect=open_one, min_size=0, max_size=max_size, max_inactive_connection_lifetime=60, reset=_reset
     )
 
 

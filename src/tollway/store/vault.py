@@ -31,12 +31,14 @@ def provider_key_binding(key_id: str, provider: str) -> str:
 class Vault:
     """Seals and opens provider keys. Raises ValueError for a key or IV of the wrong size."""
 
-    __slots__ = ("_aead", "_iv", "_key", "_key_id", "check", "pepper")
+    __slots__ = ("_aead", "_iv", "_key", "_key_id", "check", "file_key", "pepper")
 
     pepper: bytes
     """For the keyed hash of virtual keys."""
     check: bytes
     """Tells encryption keys apart and says nothing else about them."""
+    file_key: bytes
+    """For checksums of files that nobody else can have written."""
 
     def __init__(self, encryption_key: bytes, iv: bytes | None = None) -> None:
         if len(encryption_key) != KEY_BYTES or (iv is not None and len(iv) != IV_BYTES):
@@ -47,6 +49,7 @@ class Vault:
         self._key_id = _derived(encryption_key, b"key id", 4).hex()
         self.pepper = _derived(encryption_key, b"hash of virtual keys", 32)
         self.check = _derived(encryption_key, b"check", 16)
+        self.file_key = _derived(encryption_key, b"checksums of files", 32)
 
     @classmethod
     def of(cls, encryption_key: Secret, iv: Secret | None) -> "Vault":
