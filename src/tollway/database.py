@@ -1,7 +1,9 @@
 """The gateway's PostgreSQL, given or embedded: waited for, migrated and seeded before anybody uses it."""
 
 import asyncio
+import contextlib
 import logging
+import secrets
 
 import asyncpg
 
@@ -18,6 +20,7 @@ from tollway.store.seed import seed
 from tollway.store.vault import Vault
 
 _PATIENCE_S = 2.0  # with a database that does not answer, before a start goes without it if it can
+_NOTIFICATION_S = 5.0  # takes a millisecond
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0  # also the longest delay between the database's return and a start that waited for it
 
@@ -71,6 +74,11 @@ class GivenDatabase:
             try:
                 connection = await connect(self._url.reveal(), "start")
                 self._answers.set()
+                try:
+                    await require_sessions(connection, self._url)
+                except BaseException:
+                    connection.terminate()
+                    raise
                 await prepare_on(connection, self._settings, self._key)
             except (*AWAY, *WRONG) as error:
                 if not may_pass(error):
@@ -133,6 +141,37 @@ def database_of(settings: Settings, home: Home) -> GivenDatabase | EmbeddedDatab
         return EmbeddedDatabase(home, settings, settings.encryption_key or home.encryption_key())
     assert settings.encryption_key is not None  # settings.read() sees to it
     return GivenDatabase(settings.database_url, settings, settings.encryption_key)
+
+
+async def require_sessions(connection: asyncpg.Connection, url: Secret) -> None:
+    """Raise StartError where a pooler stands between that gives every transaction another session of the server.
+
+    What works through it cannot be told by a name or a number, so it is tried: what another session says has to arrive.
+    """
+    channel, heard = f"tollway_start_{secrets.token_hex(8)}", asyncio.Event()
+
+    def hear(*_: object) -> None:
+        heard.set()
+
+    try:
+        await connection.add_listener(channel, hear)
+        other = await connect(url.reveal(), "start")
+        try:
+            await other.execute(f"NOTIFY {channel}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(heard.wait(), _NOTIFICATION_S)
+        finally:
+            other.terminate()
+        if heard.is_set():
+            await connection.remove_listener(channel, hear)
+            return
+    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError):
+        pass  # somebody else's, in the session that we were given now
+    raise StartError(
+        "DATABASE_URL",
+        "leads through a pooler that gives every transaction another session, as PgBouncer's transaction mode does: "
+        "notifications do not arrive through it; use its session mode, or the server itself",
+    )
 
 
 async def prepare(url: Secret, settings: Settings, key: Secret) -> None:

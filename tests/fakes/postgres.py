@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fakes.connections import connected, database_url
+from fakes.plain_server import CHOSEN, FAST, running
 from tollway.store.embedded import EmbeddedPostgres
 from tollway.store.migrate import migrate
 from tollway.store.seed import seed
@@ -20,22 +22,27 @@ from tollway.store.seed import seed
 _TEMPLATE = "template_tollway"
 _numbers = itertools.count()
 
-FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
-"""Nothing of a test run needs to survive a power cut."""
-
 
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[str]:
     """The URI of a database in a cluster that this run starts and stops; its role is a superuser."""
-    with tempfile.TemporaryDirectory(prefix="tollway-test-") as home:
-        server = EmbeddedPostgres(Path(home), FAST)
-        url = asyncio.run(server.start())
-        try:
-            asyncio.run(_execute(url, f"CREATE DATABASE {_TEMPLATE} TEMPLATE template0"))
-            asyncio.run(_prepare(database_url(url, _TEMPLATE)))
-            yield url
-        finally:
-            asyncio.run(server.stop())
+    with (
+        tempfile.TemporaryDirectory(prefix="tollway-test-") as folder,
+        running(Path(CHOSEN), Path(folder)) if CHOSEN else _embedded(Path(folder)) as url,
+    ):
+        asyncio.run(_execute(url, f"CREATE DATABASE {_TEMPLATE} TEMPLATE template0"))
+        asyncio.run(_prepare(database_url(url, _TEMPLATE)))
+        yield url
+
+
+@contextlib.contextmanager
+def _embedded(home: Path) -> Iterator[str]:
+    server = EmbeddedPostgres(home, FAST)
+    url = asyncio.run(server.start())
+    try:
+        yield url
+    finally:
+        asyncio.run(server.stop())
 
 
 @pytest.fixture

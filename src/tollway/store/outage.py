@@ -29,7 +29,9 @@ _NEVER_PASSES = (
     asyncpg.UnsupportedClientFeatureError,
 )
 _CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # in the middle of a handshake
-_POOLERS_NO = re.compile("startup parameter|no such (user|database)|auth|not (allowed|supported)", re.IGNORECASE)
+_POOLERS_NO = re.compile(
+    "startup parameter|no such (user|database)|does not exist|auth|not (allowed|supported)", re.IGNORECASE
+)
 """Poolers give all of their refusals one code, and the same one to a server that is away behind them."""
 
 
