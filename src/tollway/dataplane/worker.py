@@ -36,6 +36,7 @@ from tollway.routing.retry import RetryBudget
 from tollway.settings import ChildConfig, Settings
 from tollway.store.configuration import Configuration
 from tollway.store.last_good import LastGoodFile
+from tollway.store.neighbours import Neighbours, gateway_number
 from tollway.store.vault import Vault
 
 _log = logging.getLogger("tollway.worker")
@@ -63,7 +64,12 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
     await line.open()
     vault = Vault.of(config.encryption_key, config.settings.iv)
     last_good = LastGoodFile(config.settings.home, vault, config.settings.database_url)
-    configuration = Configuration(config.database_url.reveal(), last_good=last_good, writes=config.worker == 0)
+    configuration = Configuration(
+        config.database_url.reveal(),
+        last_good=last_good,
+        writes=config.worker == 0,
+        neighbours=Neighbours(gateway_number(config.settings.home)),
+    )
     journal = Journal(config.journals, time.time())
     client = Client(
         client_limits(config.settings),

@@ -10,6 +10,7 @@ what was last written down (``last_good.py``), as one who does not know what is 
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import sys
 import time
@@ -35,6 +36,7 @@ from tollway.routing.snapshot import (
     grants,
 )
 from tollway.store.last_good import LastGoodFile, UnusableError
+from tollway.store.neighbours import LOOK_S, Neighbours
 from tollway.store.outage import Outage
 from tollway.store.postgres import connect, query
 
@@ -89,6 +91,7 @@ class Configuration:
         last_good: LastGoodFile | None = None,
         *,
         writes: bool = True,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """``last_good`` is where a start finds what it goes by while the database is away; one process writes it."""
         self.snapshot: Snapshot = EMPTY
@@ -109,6 +112,7 @@ class Configuration:
         self._tasks: list[asyncio.Task[None]] = []
         self._last_good = last_good
         self._writes = writes and last_good is not None
+        self._neighbours = neighbours
         self._changed = asyncio.Event()
         self._reading = False
         self._outage = Outage(
@@ -177,7 +181,13 @@ class Configuration:
             await connection.add_listener(CHANNEL, lambda *_: self._due.set())
             # The whole: it may be another database than before, or one that was set back.
             await self._load(connection, _NOTHING_SEEN)
+            if self._neighbours is not None:
+                await self._neighbours.announce(connection)
+            looked = -math.inf
             while True:
+                if self._neighbours is not None and time.monotonic() - looked > LOOK_S:
+                    looked = time.monotonic()
+                    await self._neighbours.look(connection)
                 await _wait(self._due, POLL_S)
                 before, began = self.snapshot, time.monotonic()
                 await self._load(connection, self._seen)
