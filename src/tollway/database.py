@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
 
 import asyncpg
@@ -87,7 +88,7 @@ class GivenDatabase:
             else:
                 outage.end()
                 return
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  # not all gateways at the same moment
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _can_be_done_without(self) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -12,10 +13,10 @@ from tollway.store.embedded import EmbeddedPostgres
 class GivenServer(Relay):
     """One server with a relay before it; a context manager."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
         super().__init__("")
         self._home = home
-        self._server_of_its_own = EmbeddedPostgres(home, {"fsync": "off"})
+        self._server_of_its_own = EmbeddedPostgres(home, {"fsync": "off", **(settings or {})})
 
     def __enter__(self) -> Self:
         super().__enter__()

@@ -190,6 +190,13 @@ def test_a_key_is_made_to_measure(control: ControlPlane) -> None:
     assert (row["allowed_models"], row["expires_at"]) == (["gpt-4o", "demo/echo"], expiry)
 
 
+def test_a_database_that_lets_us_in_no_more_is_as_good_as_away(start: Start, postgres_url: str) -> None:
+    control = start(postgres_url.replace("/tollway:", "/visitor:").replace("//tollway:", "//visitor:"))
+    answer = control.post("/api/generate-virtual-key")
+    assert answer.refusal == (503, "database_unavailable", None)
+    assert "Traceback" not in control.log.read_text()
+
+
 WRONG_NEW_KEYS: list[tuple[bytes, str | None]] = [
     (b"{", None),
     (b"[]", None),

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import os
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -138,15 +139,18 @@ class Poster:
                 await self.post()
             except Exception as error:  # whatever it is, asyncpg has many: posting must go on when it is over
                 if not self.figures.away:
-                    _log.warning("settlements wait in their journals, PostgreSQL takes none: %r", error)
+                    _log.warning("settlements wait in their journals, %s: %r", _why(error), error)
                 self.figures.away = True
+                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                    await self._pool.expire_connections()  # or they would stay with the server that was demoted
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
             else:
                 if self.figures.away:
                     _log.info("settlements are posted again")
                 self.figures.away = False
                 pause_s = TAIL_INTERVAL_S
-            await asyncio.sleep(pause_s)
+            # Not all gateways at the same moment, when the database is back.
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1) if self.figures.away else pause_s)  # noqa: S311
 
     async def post(self) -> None:
         """Post all that the journals hold now, and remove those that are done for good.
@@ -221,6 +225,19 @@ class Poster:
         self.figures.posted += posted
         self.figures.set_aside += len(aside)
         return following
+
+
+def _why(error: Exception) -> str:
+    """What somebody has to look after."""
+    match error:
+        case asyncpg.ReadOnlySQLTransactionError():
+            return "PostgreSQL takes no writes (is it a standby now?)"
+        case asyncpg.DiskFullError():
+            return "PostgreSQL's disk is full"
+        case asyncpg.TooManyConnectionsError():
+            return "PostgreSQL has no connection left for us"
+        case _:
+            return "PostgreSQL takes none"
 
 
 def _set_aside(beside: Path, pieces: Sequence[bytes]) -> None:

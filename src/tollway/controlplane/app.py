@@ -47,7 +47,7 @@ def control_plane(settings: Settings, pool: asyncpg.Pool, vault: Vault, figures:
         Route("/demo/v1/chat/completions", DemoProvider(), methods=["POST"]),
     ]
     handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}
-    handlers |= dict.fromkeys((*AWAY, *_NO_ENTRY), _database_away)
+    handlers |= dict.fromkeys((*AWAY, *_NO_ENTRY), DatabaseAway(pool))
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.state.refusals = RefusalLog(settings.log_requests)
     return app
@@ -83,6 +83,18 @@ async def _crashed(request: Request, error: Exception) -> Response:
     return await apologise(request, error)
 
 
-async def _database_away(request: Request, error: Exception) -> Response:
-    _log.warning("%s %s failed: PostgreSQL does not answer (%s)", request.method, request.url.path, in_one_line(error))
-    return await refuse(request, ApiError(503, "The database does not answer at the moment.", "database_unavailable"))
+class DatabaseAway:
+    """Answers calls that the database was needed for."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        """503, whatever the reason."""
+        reason = in_one_line(error)
+        _log.warning("%s %s failed: PostgreSQL does not answer (%s)", request.method, request.url.path, reason)
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            await self._pool.expire_connections()  # or they would stay with the server that was demoted
+        return await refuse(
+            request, ApiError(503, "The database does not answer at the moment.", "database_unavailable")
+        )

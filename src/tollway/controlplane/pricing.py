@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 
 from tollway.accounting.builtin_prices import resolve_missing
 from tollway.domain.keys import Secret
@@ -27,7 +28,7 @@ async def follow_prices(url: Secret) -> None:
             pass
         except Exception as error:  # calls go on without a price, and postings with them
             outage.note(error)
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311  # not all gateways at the same moment
 
 
 async def _follow(url: Secret, outage: Outage) -> None:

@@ -178,7 +178,9 @@ class Configuration:
         self._reading = True
         try:
             connection.add_termination_listener(self._lost)
-            await connection.add_listener(CHANNEL, lambda *_: self._due.set())
+            # A standby has no notifications: then the poll must do.
+            with contextlib.suppress(asyncpg.ReadOnlySQLTransactionError):
+                await connection.add_listener(CHANNEL, lambda *_: self._due.set())
             # The whole: it may be another database than before, or one that was set back.
             await self._load(connection, _NOTHING_SEEN)
             if self._neighbours is not None:
