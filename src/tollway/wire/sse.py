@@ -13,6 +13,9 @@ _LF, _CR = b"\n\r"  # as numbers: CPython finds those in bytes five times faster
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """One event may carry a whole picture in base64; more than this is an attack on memory."""
 
+SHORT_BYTES = 64 * 1024
+"""Longer events do not go the short way: what judges them may then ask first what taking them apart would cost."""
+
 MAX_LINES = 10_000
 """In one event. A list of lines takes more memory than the lines; pretty-printed JSON has some hundreds."""
 
@@ -33,15 +36,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class SseDecoder:
     """Takes the pieces of one stream in order. The result does not depend on where they are cut."""
 
-    __slots__ = ("_after_cr", "_begun", "_held", "_max_event", "_ready", "_size", "too_long")
+    __slots__ = ("_after_cr", "_begun", "_hasty", "_held", "_max_event", "_ready", "too_long")
 
     def __init__(self, max_event: int = MAX_EVENT_BYTES) -> None:
         self._max_event = max_event
-        self._held: list[bytes] = []  # pieces of the block that has begun, line ends already made LF
-        self._size = 0
+        self._held = bytearray()  # of the block that has begun, line ends already made LF
         self._begun = False  # past the place where a byte order mark may stand
         self._after_cr = False  # the next LF belongs to the last CR
         self._ready = False  # between two events, nothing pending: what the short way asks for
+        self._hasty = True
         self.too_long = False
         """An event passed a limit, or too many came at once; nothing more comes out."""
 
@@ -55,7 +58,7 @@ class SseDecoder:
             and chunk.find(b"\n") == len(chunk) - 2
             and chunk[-1] == _LF
             and _CR not in chunk
-            and len(chunk) <= self._max_event
+            and len(chunk) <= SHORT_BYTES
         ):
             return _utf8(chunk[6:-2])
         return None
@@ -65,20 +68,19 @@ class SseDecoder:
         if not chunk or self.too_long:
             return []
         if not self._begun:
-            chunk = b"".join((*self._held, chunk))
+            chunk = bytes(self._held) + chunk
             self._held.clear()
             if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
-                self._held.append(chunk)
+                self._held += chunk
                 return []
             self._begun = True
             chunk = chunk.removeprefix(_BOM)
         text = self._with_lf(chunk)
-        if self._held and not (b"\n\n" in text or (text.startswith(b"\n") and self._held[-1].endswith(b"\n"))):
+        if self._held and not (b"\n\n" in text or (text.startswith(b"\n") and self._held.endswith(b"\n"))):
             self._hold(text)
             return []
-        *blocks, rest = b"".join((*self._held, text)).split(b"\n\n")
+        *blocks, rest = (b"".join((self._held, text)) if self._held else text).split(b"\n\n")
         self._held.clear()
-        self._size = 0
         events: list[Event] = []
         if len(blocks) > MAX_EVENTS:
             self.too_long, self._ready = True, False
@@ -92,9 +94,13 @@ class SseDecoder:
         self._hold(rest)
         return events
 
+    def be_thorough(self) -> None:
+        """From now on no piece goes the short way."""
+        self._hasty = self._ready = False
+
     def close(self) -> list[Event]:
         """The stream ended: an event that lacks its blank line counts nevertheless."""
-        block = b"".join(self._held)
+        block = bytes(self._held)
         self._held.clear()
         event = None if self.too_long or block.count(b"\n") > MAX_LINES else _event(block)
         return [] if event is None else [event]
@@ -110,10 +116,11 @@ class SseDecoder:
 
     def _hold(self, text: bytes) -> None:
         if text:
-            self._held.append(text)
-            self._size += len(text)
-            self.too_long = self._size > self._max_event + 1  # the first LF of the blank line may be here already
-        self._ready = not (self._held or self._after_cr)
+            self._held += text
+            self.too_long = len(self._held) > self._max_event + 1  # the first LF of the blank line may be here already
+            if self.too_long:
+                self._held.clear()
+        self._ready = not (self._held or self._after_cr) and self._hasty
 
 
 class WholeEvents:
