@@ -57,6 +57,11 @@ def is_text(raw: Raw) -> bool:
     return memoryview(raw)[0] == _QUOTE
 
 
+def in_utf8(text: bytes) -> bytes:
+    """The same text with everything replaced that is not UTF-8."""
+    return text if is_utf8(text) else text.decode("utf-8", "replace").encode()
+
+
 def is_utf8(text: bytes) -> bool:
     """Whether the bytes are UTF-8. Decoders check only the strings that they build, not those that they skip."""
     if text.isascii():
