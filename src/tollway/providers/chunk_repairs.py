@@ -1,153 +1,265 @@
 """What servers that copy OpenAI's dialect get wrong in a stream, and what client libraries cannot take.
 
 1. A role in every delta: libraries join texts, and "assistantassistant" is no role.
-2. Tool calls without an index, all of index 0, with their id or name in every piece, or without an id or a type.
+2. Tool calls without an index, all of index 0, with their id or name in every piece, or without an id or a type; and
+   empty ones where there is nothing to say. ``tool_numbers.py`` knows which call a piece belongs to.
+3. The name of a function in every piece, in the form from before there were tools.
 
 A chunk that is right is not touched.
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from tollway.providers.tool_numbers import CallNumbers, Place, real_id
+from tollway.providers.reasons import Ending
+from tollway.providers.tool_numbers import MAX_CALLS, CallNumbers, Place, real
 from tollway.wire.json import UNSET, Raw, Unset, decoder, encode, is_null, members
 
 
 class CalledFunction(msgspec.Struct, gc=False):
     """Name and arguments of a call, or pieces of them."""
 
-    name: str | None = None
-    arguments: Raw | Unset = UNSET
+    name: str | Unset | None = UNSET
+    arguments: str | Unset | None = UNSET
 
 
 class ToolCall(msgspec.Struct, gc=False):
-    """A piece of a tool call."""
+    """A tool call or a piece of one."""
 
     index: int | None = None
-    id: str | None = None
-    type: str | None = None
+    id: str | Unset | None = UNSET
+    type: str | Unset | None = UNSET
     function: CalledFunction | None = None
 
 
-class Delta(msgspec.Struct, gc=False):
-    """What is looked at of a delta."""
+class Said(msgspec.Struct, gc=False):
+    """What is looked at of a message or of a delta. What is of another type is read a second time (``tidy.py``)."""
 
-    content: Raw | Unset = UNSET
-    role: Raw | Unset = UNSET
-    reasoning_content: Raw | Unset = UNSET
-    refusal: Raw | Unset = UNSET
-    tool_calls: list[ToolCall] | None = None
+    content: str | None = None
+    role: Literal["assistant"] | Unset | None = UNSET
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ToolCall], msgspec.Meta(max_length=MAX_CALLS)] | None = None
     function_call: CalledFunction | None = None
 
 
 class Choice(msgspec.Struct, gc=False):
     """What is looked at of a choice in a chunk."""
 
-    delta: Delta | None = None
-    index: int = 0
+    index: int
+    delta: Said
     finish_reason: str | None = None
+
+
+class Progress(Ending):
+    """What one choice has told so far, and what shows that a later chunk of it is wrong."""
+
+    __slots__ = ("function", "numbers", "role_told")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.role_told = False
+        self.numbers: CallNumbers | None = None
+        self.function = ""
+        """The name of a call in the form from before there were tools."""
+
+
+def said_bytes(said: Said) -> int:
+    """Bytes of text, thoughts, names and arguments."""
+    size = size_of(said.content) + size_of(said.reasoning_content) + size_of(said.reasoning) + size_of(said.refusal)
+    if (function := said.function_call) is not None:
+        size += size_of(function.name) + size_of(function.arguments)
+    for call in said.tool_calls or ():
+        if (function := call.function) is not None:
+            size += size_of(function.name) + size_of(function.arguments)
+    return size
+
+
+def argued_bytes(delta: Said, numbers: CallNumbers | None) -> int:
+    """Bytes of arguments in a delta that is right and has nothing but these; 0 for any other.
+
+    The short way for nearly every piece of nearly every call."""
+    pieces = delta.tool_calls
+    if numbers is None or pieces is None or len(pieces) != 1 or delta.role is not UNSET or delta.content is not None:
+        return 0
+    piece = pieces[0]
+    function = piece.function
+    if (
+        function is not None
+        and piece.id is UNSET
+        and piece.type is UNSET
+        and function.name is UNSET
+        and delta.function_call is None
+        and delta.reasoning_content is None
+        and delta.reasoning is None
+        and delta.refusal is None
+        and isinstance(arguments := function.arguments, str)
+        and numbers.continues(piece.index)
+    ):
+        return len(arguments) if arguments.isascii() else len(arguments.encode())
+    return 0
+
+
+def size_of(text: str | Unset | None) -> int:
+    """Bytes of a text in UTF-8."""
+    return 0 if not isinstance(text, str) else len(text) if text.isascii() else len(text.encode())
 
 
 class _Edit(NamedTuple):
     role: bool
     """It was told before."""
-    calls: list[Place]
+    calls: Sequence[Place | None]
     """Where the calls belong, if one of them says otherwise."""
+    function: bool
+    """The name of the function was told before, or there is none."""
 
 
 _as_objects = decoder(list[dict[str, Raw]])
 
+_FUNCTION = "function"
 
-class ChunkRepairs:
-    """Remembers of one stream what shows that a later chunk is wrong."""
 
-    __slots__ = ("_numbers", "_roles")
+def mended(data: bytes, choices: Sequence[Choice], known: Mapping[int, Progress]) -> bytes:
+    """The chunk as it should be: the very same bytes if it is. May raise UNREADABLE."""
+    edits = [_edit(choice.delta, known[choice.index]) for choice in choices]
+    if not any(edits):
+        return data
+    top = members(data)
+    where = answer_id(top)
+    rewritten = [
+        _rewritten(raw, edit, f"{where}:{choice.index}") if edit else raw
+        for raw, edit, choice in zip(_as_objects(top["choices"]), edits, choices, strict=True)
+    ]
+    return encode({**top, "choices": rewritten})
 
-    def __init__(self) -> None:
-        self._roles: set[int] = set()  # choices that told theirs
-        self._numbers: dict[int, CallNumbers] = {}
 
-    def mend(self, data: bytes, choices: Sequence[Choice]) -> bytes:
-        """The chunk as it should be: the very same bytes if it is. May raise UNREADABLE."""
-        if len(choices) == 1 and self._continues(choices[0]):
-            return data  # nearly every piece of nearly every call
-        edits = [self._edit(choice) for choice in choices]
-        if not any(edits):
-            return data
-        top = members(data)
-        where = bytes(top.get("id", b"")).decode()
-        rewritten = [
-            _rewritten(raw, edit, f"{where}:{choice.index}") if edit else raw
-            for raw, edit, choice in zip(_as_objects(top["choices"]), edits, choices, strict=True)
-        ]
-        return encode({**top, "choices": rewritten})
+def answer_id(top: Mapping[str, Raw]) -> str:
+    """The id of an answer, as it was written; ids of calls that have none follow from it."""
+    return bytes(top.get("id", b"")).decode()
 
-    def _continues(self, choice: Choice) -> bool:
-        delta, numbers = choice.delta, self._numbers.get(choice.index)
-        if delta is None or delta.role is not UNSET or numbers is None or not delta.tool_calls:
-            return False
-        piece = delta.tool_calls[0]
+
+def made_up_id(where: str, number: int) -> str:
+    """The id of a call whose server gave it none."""
+    return "call_" + hashlib.sha256(f"{where}:{number}".encode()).hexdigest()[:24]
+
+
+def whole_call(place: Place, where: str) -> dict[str, object]:
+    """A call that never got a name, as the one piece of it that is told."""
+    call_id = place.call_id or made_up_id(where, place.number)
+    function = {"name": "", "arguments": place.before}
+    return {"index": place.number, "id": call_id, "type": _FUNCTION, "function": function}
+
+
+def _edit(delta: Said, known: Progress) -> _Edit | None:
+    again = False
+    if isinstance(delta.role, str):
+        again, known.role_told = known.role_told, True
+    places = _places(delta.tool_calls, known) if delta.tool_calls else ()
+    named = delta.function_call is not None and _names_again(delta.function_call, known)
+    return _Edit(again, places, named) if again or places or named else None
+
+
+def _places(calls: Sequence[ToolCall], known: Progress) -> Sequence[Place | None]:
+    numbers = known.numbers
+    if numbers is None:
+        numbers = known.numbers = CallNumbers()
+    known.usual = "tool_calls"
+    numbers.begin_delta()
+    places = []
+    wrong = False
+    for piece in calls:
         function = piece.function
-        named = piece.id or function is None or function.name
-        return not named and len(delta.tool_calls) == 1 and numbers.has(piece.index)
-
-    def _edit(self, choice: Choice) -> _Edit | None:
-        delta, again = choice.delta, False
-        if delta is None:
-            return None
-        if delta.role is not UNSET and not is_null(delta.role):
-            again = choice.index in self._roles
-            self._roles.add(choice.index)
-        places = self._places(choice.index, delta.tool_calls) if delta.tool_calls else []
-        return _Edit(again, places) if again or places else None
-
-    def _places(self, index: int, calls: list[ToolCall]) -> list[Place]:
-        numbers = self._numbers.get(index)
-        if numbers is None:
-            numbers = self._numbers[index] = CallNumbers()
-        numbers.begin_delta()
-        places = []
-        wrong = False
-        for piece in calls:
-            name = piece.function.name if piece.function else None
-            place = numbers.place(real_id(piece.id), piece.index, name)
-            wrong = wrong or not _is_right(piece, place)
-            places.append(place)
-        return places if wrong else []
+        name, arguments = (None, None) if function is None else (function.name, function.arguments)
+        place = numbers.place(
+            piece.id if isinstance(piece.id, str) else None,
+            piece.index,
+            name if isinstance(name, str) else None,
+            arguments if isinstance(arguments, str) else "",
+            needs_name=real(piece.type) in (None, _FUNCTION),
+        )
+        wrong = wrong or place is None or not _is_right(piece, place)
+        places.append(place)
+    return places if wrong else ()
 
 
 def _is_right(piece: ToolCall, place: Place) -> bool:
-    if piece.index != place.number:
+    if piece.index != place.number or place.before:
         return False
+    function = piece.function
     if place.is_first:
-        return real_id(piece.id) is not None and piece.type is not None
-    return not piece.id and (place.names or piece.function is None or not piece.function.name)
+        told = piece.id == place.call_id and place.call_id is not None and real(piece.type) is not None
+        return told and (function is None or isinstance(function.arguments, str))
+    unnamed = function is None or function.name is UNSET or place.names
+    return unnamed and piece.id is UNSET and piece.type is UNSET
 
 
-def _rewritten(choice: dict[str, Raw], edit: _Edit, where: str) -> dict[str, object]:
-    delta: dict[str, object] = {**members(choice["delta"])}
+def _names_again(function: CalledFunction, known: Progress) -> bool:
+    known.usual = "function_call"
+    name = function.name
+    if name is UNSET:
+        return False
+    if (named := real(name)) is None or named == known.function:
+        return True
+    known.function = named
+    return False
+
+
+def _rewritten(choice: Mapping[str, Raw], edit: _Edit, where: str) -> dict[str, object]:
+    given = members(choice["delta"])
+    delta: dict[str, object] = {**given}
     if edit.role:
         del delta["role"]
     if edit.calls:
-        pieces = _as_objects(members(choice["delta"])["tool_calls"])
-        delta["tool_calls"] = [_moved(raw, place, where) for raw, place in zip(pieces, edit.calls, strict=True)]
+        pieces = zip(_as_objects(given["tool_calls"]), edit.calls, strict=True)
+        written = [_moved(raw, place, where) for raw, place in pieces if place is not None]
+        if written:
+            delta["tool_calls"] = written
+        else:
+            del delta["tool_calls"]
+    if edit.function:
+        delta["function_call"] = _without(members(given["function_call"]), "name")
     return {**choice, "delta": delta}
 
 
-def _moved(raw: dict[str, Raw], place: Place, where: str) -> dict[str, object]:
+def _moved(raw: Mapping[str, Raw], place: Place, where: str) -> dict[str, object]:
     piece: dict[str, object] = {"index": place.number, **raw}
     piece["index"] = place.number
-    if not place.is_first:
-        piece.pop("id", None)
-    elif "id" not in raw or bytes(raw["id"]) in (b"null", b'""', b'"null"'):
-        piece["id"] = "call_" + hashlib.sha256(f"{where}:{place.number}".encode()).hexdigest()[:24]
-    if place.is_first and ("type" not in raw or is_null(raw["type"])):
-        piece["type"] = "function"
-    if not place.names and "function" in raw and not is_null(raw["function"]):
-        function = members(raw["function"])
-        function.pop("name", None)
-        piece["function"] = function
+    if place.is_first:
+        piece["id"] = place.call_id or made_up_id(where, place.number)
+        if "type" not in raw or bytes(raw["type"]) in _NO_TYPES:
+            piece["type"] = _FUNCTION
+    else:
+        piece = _without(piece, "id", "type")
+    if "function" in raw and not is_null(raw["function"]):
+        piece["function"] = _moved_function(members(raw["function"]), place)
     return piece
+
+
+def _moved_function(raw: Mapping[str, Raw], place: Place) -> dict[str, object]:
+    function: dict[str, object] = {**raw}
+    if not place.names:
+        function.pop("name", None)
+    arguments = raw.get("arguments")
+    if place.is_first:
+        function = {"name": "", **function, "arguments": place.before + raw_text(arguments)}
+    elif arguments is not None and is_null(arguments):
+        del function["arguments"]
+    return function
+
+
+_NO_TYPES = frozenset({b"null", b'""', b'"null"'})
+
+_as_text = decoder(str)
+
+
+def raw_text(raw: Raw | None) -> str:
+    """The text that a member is."""
+    return "" if raw is None or is_null(raw) else _as_text(raw)
+
+
+def _without(given: Mapping[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in given.items() if name not in names}

@@ -1,50 +1,59 @@
 """Legacy completions in OpenAI's own dialect: bytes pass as they are, the gateway only looks on."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
-from tollway.providers import classify
+from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.openai import (
-    UsageAtTheEnd,
-    put_stream_options,
-    with_null_usage,
-    without_line_ends,
-    without_usage,
-)
+from tollway.providers.bounds import EXTRA_CHOICES, MAX_REPLY_PARTS, is_cheap
+from tollway.providers.chunk_repairs import size_of
+from tollway.providers.openai import put_stream_options
+from tollway.providers.openai_stream import Event, PassingStream
 from tollway.providers.quirks import Quirks
+from tollway.providers.reasons import Ending, real_reason
 from tollway.providers.usage import read_usage
-from tollway.wire.completion_answer import frames_of_text
+from tollway.wire.completion_answer import FINISH_REASONS, frames_of_text
 from tollway.wire.completion_request import CompletionCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, in_utf8, members
 
 _PATH = b"/completions"
 
 
 class _Choice(msgspec.Struct, gc=False):
-    text: Raw | Unset = UNSET
-    index: int = 0
+    text: str
+    index: int
     finish_reason: str | None = None
 
 
 class _Reply(msgspec.Struct, gc=False):
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: Raw | Unset = UNSET
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
-    usage: Raw | Unset = UNSET
-    error: Raw | Unset = UNSET
     object: str = ""
+    id: str = ""
+    created: int = 0
+    model: str = ""
+
+
+class _Glance(Event, gc=False):
+    choices: list[_Choice] = msgspec.field(default_factory=list)
+
+
+class _Chunk(_Glance, gc=False):
+    object: str = ""
+    id: str = ""
+    created: int = 0
+    model: str = ""
 
 
 _decode_reply = decoder(_Reply)
-_decode_chunk = decoder(_Chunk)
+_as_objects = decoder(list[dict[str, Raw]])
+
+_KEY = b'"text"'
+_OTHER_KEYS = 100_000  # a token of the answer may look so
 
 
 class OpenAICompletions:
@@ -62,7 +71,7 @@ class OpenAICompletions:
     def decode(
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: CompletionCall
     ) -> ChatResult | UpstreamFailure:
-        """The body as it came, if it is a completion at all."""
+        """The body as it came, if it is a completion as clients take it; else mended, if it can be."""
         return _whole(body, call) if status == 200 else classify.classify(status, headers, body)
 
     def classify(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
@@ -74,54 +83,87 @@ class OpenAICompletions:
         return CompletionStream(call)
 
 
-def _whole(body: bytes, _: CompletionCall) -> ChatResult | UpstreamFailure:
+def _whole(body: bytes, call: CompletionCall) -> ChatResult | UpstreamFailure:
+    body = in_utf8(body)
+    if body.count(_KEY) > call.n + _OTHER_KEYS:
+        return classify.NO_ANSWER
     try:
-        reply = _decode_reply(body)
+        try:
+            reply = _decode_reply(body)
+        except UNREADABLE:
+            if not is_cheap(body, MAX_REPLY_PARTS):
+                raise
+            body = tidy.text_reply(body, tidy.missing(call, body))
+            reply = _decode_reply(body)
+        if len(reply.choices) > call.n + EXTRA_CHOICES:
+            return classify.NO_ANSWER
+        if not all(map(_has_reason, reply.choices)):
+            body = _with_reasons(body, reply.choices)
     except UNREADABLE:
         return classify.no_answer(body)
-    if not is_utf8(body):
-        return classify.NO_ANSWER
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
-    return ChatResult(body, usage, 0 if usage else sum(map(_said_bytes, reply.choices)))
+    return ChatResult(body, usage, 0 if usage else sum(size_of(choice.text) for choice in reply.choices))
 
 
-class CompletionStream(UsageAtTheEnd[CompletionCall]):
+def _has_reason(choice: _Choice) -> bool:
+    return choice.finish_reason in FINISH_REASONS or real_reason(choice.finish_reason) is not None
+
+
+def _with_reasons(body: bytes, choices: list[_Choice]) -> bytes:
+    if not is_cheap(body, MAX_REPLY_PARTS):
+        raise msgspec.ValidationError("too much to mend")
+    top = members(body)
+    completed = [
+        raw if _has_reason(choice) else {**raw, "finish_reason": "stop"}
+        for raw, choice in zip(_as_objects(top["choices"]), choices, strict=True)
+    ]
+    return encode({**top, "choices": completed})
+
+
+class CompletionStream(PassingStream[CompletionCall, Ending]):
     """Usage is read from the frames, and hidden where it was not asked for."""
 
     __slots__ = ()
 
+    _decode = staticmethod(decoder(_Chunk))
+    _glance = staticmethod(decoder(_Glance))
+    _ending = Ending
+    _member = "text"
+    _silence: ClassVar[object] = ""
+
     def __init__(self, call: CompletionCall) -> None:
         super().__init__(call, _whole)
 
-    def _frame(self, data: bytes, name: bytes) -> bytes:
-        chunk = _decode_chunk(data)
-        usage = None if chunk.usage is UNSET or is_null(chunk.usage) else chunk.usage
-        if usage is not None:
-            self.usage = read_usage(usage) or self.usage
-        marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
-        if (marked or not chunk.choices) and self._fails(data, marked=marked, alone=chunk.usage is UNSET):
-            return b""
-        for choice in chunk.choices:
-            said = _said_bytes(choice)
-            self.content_bytes += said
-            self.started = self.started or said > 0 or choice.finish_reason is not None
+    def _tidied(self, data: bytes) -> bytes | None:
+        return tidy.text_chunk(data, self._missing(data))
+
+    def _frame(self, chunk: _Glance, data: bytes, name: bytes, frame: bytes) -> bytes:
+        choices, usage = chunk.choices, chunk.usage
+        if usage:
+            self._count(usage)
+        if not choices or chunk.error is not UNSET or name:
+            out = self._special(chunk, data, name, has_choices=bool(choices))
+            if out is not None:
+                return out
+        told = False
+        for choice in choices:
+            ending = self._endings.get(choice.index) or self._shows_itself(choice.index, data)
+            says = size_of(choice.text)
+            if says:
+                self.content_bytes += says
+                self.started = True
             if choice.finish_reason is not None:
-                self._end_choice(choice.index)
-        if not chunk.choices:  # usage, or a remark without an answer in it
-            self._totals = self._totals if usage is None else data
-            return b""
-        if chunk.usage is not UNSET and not self._call.include_usage:
-            data = without_usage(data)
-        elif usage is not None:
-            data = self._with_usage_apart(data)
-        elif chunk.usage is UNSET and self._call.include_usage:
-            data = with_null_usage(data)
-        return b"data: %b\n\n" % without_line_ends(data)
+                told = True
+            elif says and ending.watched:
+                ending.said(None)
+                self._told()
+        return self._shown(data, frame, usage, choices if told else ())
+
+    def _says(self, choice: Mapping[str, Raw]) -> bool:
+        return bytes(choice["text"]) != b'""'
+
+    def _left(self) -> list[bytes]:
+        return [self._added(0, "\ufffd", None)] if self._halves is not None and self._halves.left else []
 
     def _frames_of_reply(self, body: bytes) -> bytes:
         return frames_of_text(body, self._call)
-
-
-def _said_bytes(choice: _Choice) -> int:
-    text = choice.text
-    return len(text) - 2 if isinstance(text, Raw) and is_text(text) else 0  # without the quotes

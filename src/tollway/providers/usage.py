@@ -31,14 +31,16 @@ class _Counts(msgspec.Struct, gc=False):
     completion_tokens: Tokens
 
 
-class _Full(_Counts, gc=False):
+class FullCounts(_Counts, gc=False):
+    """A usage object that is right in all that is looked at."""
+
     prompt_tokens_details: InputDetails | None = None
     prompt_token_details: InputDetails | None = None  # Mistral's, sic
     num_cached_tokens: Tokens | None = None  # Mistral's
     completion_tokens_details: OutputDetails | None = None
 
 
-_decode_full = decoder(_Full)
+_decode_full = decoder(FullCounts)
 _decode_counts = decoder(_Counts)
 
 
@@ -48,9 +50,13 @@ def read_usage(raw: Raw) -> Usage | None:
     Details that cannot be true are left out; a part is never larger than its whole.
     """
     try:
-        full = _decode_full(raw)
+        return usage_of(_decode_full(raw))
     except UNREADABLE:
         return _only_counts(raw)
+
+
+def usage_of(full: FullCounts) -> Usage:
+    """The counts; a part is never larger than its whole."""
     fresh, output = full.prompt_tokens, full.completion_tokens
     cached = _cached(full) or 0
     details = full.completion_tokens_details
@@ -111,12 +117,17 @@ def said_bytes(body: bytes) -> int:
 def tells_cached(raw: Raw) -> bool:
     """Whether the usage object says how much of the prompt was cached."""
     try:
-        return _cached(_decode_full(raw)) is not None
+        return has_cached(_decode_full(raw))
     except UNREADABLE:
         return False
 
 
-def _cached(full: _Full) -> int | None:
+def has_cached(full: FullCounts) -> bool:
+    """The same of one that has been read."""
+    return _cached(full) is not None
+
+
+def _cached(full: FullCounts) -> int | None:
     """The first of the three spellings, newest first."""
     if (details := full.prompt_tokens_details) is not None and details.cached_tokens is not None:
         return details.cached_tokens

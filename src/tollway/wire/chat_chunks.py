@@ -8,6 +8,11 @@ from tollway.wire.model_call import ModelCall
 
 _NULL = Raw(b"null")
 _NOT_IN_A_CHUNK = ("choices", "usage", "object")
+IN_EACH_CHUNK = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
+"""Members that say which answer a chunk belongs to."""
+
+MAX_REPEATED_BYTES = 1024
+"""Of one member of an answer that stands in each of its chunks."""
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -33,15 +38,25 @@ def chunks_of_reply(body: bytes, call: ModelCall) -> bytes:
     head: dict[str, object] = {name: raw for name, raw in _members(body).items() if name not in _NOT_IN_A_CHUNK}
     deltas = [_delta(choice.message) for choice in reply.choices]
     head["object"] = "chat.completion.chunk"
+    short = {name: raw for name, raw in head.items() if name in IN_EACH_CHUNK and is_short(raw)}
     no_usage: dict[str, object] = {"usage": None} if call.include_usage else {}
     frames = []
     for choice, delta in zip(reply.choices, deltas, strict=True):
         said = {"index": choice.index, "delta": delta, "logprobs": choice.logprobs, "finish_reason": None}
         ended = {"index": choice.index, "delta": {}, "logprobs": None, "finish_reason": choice.finish_reason}
-        frames += [frame({**head, "choices": [part], **no_usage}) for part in (said, ended)]
+        frames += [
+            frame({**head, "choices": [said], **no_usage}),
+            frame({**short, "choices": [ended], **no_usage}),
+        ]
+        head = short  # all else is told once
     if call.include_usage and reply.usage is not UNSET:
-        frames.append(frame({**head, "choices": [], "usage": reply.usage}))
+        frames.append(frame({**short, "choices": [], "usage": reply.usage}))
     return b"".join(frames)
+
+
+def is_short(member: object) -> bool:
+    """Whether a member may stand in every chunk."""
+    return not isinstance(member, Raw) or len(member) <= MAX_REPEATED_BYTES
 
 
 def frame(chunk: object) -> bytes:

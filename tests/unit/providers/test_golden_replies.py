@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from golden import CHAT, call, cases
+from openai.types.chat import ChatCompletion
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
@@ -24,10 +25,41 @@ def test_an_answer_of_mistral_is_translated(case: Any) -> None:
     assert list(result.warnings) == case.get("warnings", [])
 
 
-def test_an_answer_of_openai_passes_byte_for_byte() -> None:
-    body = b'{ "choices" : [ {"x":1e2} ], "new":[1.0], "usage":{"prompt_tokens":1,"completion_tokens":2}}\n'
+@pytest.mark.parametrize("case", cases("openai/replies.json"), ids=lambda case: case["name"])
+def test_what_clients_could_not_take_of_an_answer_is_mended(case: Any) -> None:
+    """``reply`` is text where it is no JSON."""
+    reply = case["reply"]
+    body = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
+    result = CHAT["openai"].decode(200, {}, body, call(case.get("given", {})))
+    if failure := case.get("failure"):
+        assert isinstance(result, UpstreamFailure)
+        assert result.kind.value == failure
+        return
+    assert isinstance(result, ChatResult)
+    assert json.loads(result.body) == case["client"]
+    assert result.body != body
+    assert result.usage == (Usage(*case["usage"]) if "usage" in case else None)
+    ChatCompletion.model_validate_json(result.body)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        b'{"x":1e2,"index":0, "message":{"role":"assistant","content":"a"},"finish_reason":"stop"}',
+        b'{"index":0,"message":{"content":null,"refusal":"no","x":1.50},"finish_reason":"content_filter"}',
+        b'{"index":0,"message":{"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]},'
+        b'"finish_reason":"tool_calls"}',
+        b'{"index":0,"message":{"tool_calls":[{"id":"a","type":"custom","custom":{"name":"f"}}]},"finish_reason":"eos"}',
+        b'{"index":0,"message":{"function_call":{"name":"f","arguments":"{}"}},"finish_reason":"function_call"}',
+    ],
+)
+@pytest.mark.parametrize("usage", [b'{"prompt_tokens":1,"completion_tokens":2}', b'{"prompt_tokens":-1}', b"7"])
+def test_an_answer_of_openai_passes_byte_for_byte(choice: bytes, usage: bytes) -> None:
+    body = b'{ "choices" : [ %b ], "new":[1.0], "id":"\xc3\xa9", "usage":%b}\n' % (choice, usage)
     result = CHAT["openai"].decode(200, {}, body, call({}))
-    assert result == ChatResult(body, Usage(1, 2))
+    assert isinstance(result, ChatResult)
+    assert result.body == body
+    assert result.usage == (Usage(1, 2) if b"completion" in usage else None)
 
 
 @pytest.mark.parametrize("dialect", CHAT)
@@ -83,9 +115,12 @@ def test_another_status_is_classified(dialect: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", CHAT)
-def test_an_answer_that_is_no_utf8_is_none(dialect: str) -> None:
-    body = b'{"choices":[{"message":{"content":"\xff"}}]}'
-    assert isinstance(CHAT[dialect].decode(200, {}, body, call({})), UpstreamFailure)
+def test_what_is_no_utf8_is_replaced(dialect: str) -> None:
+    """Libraries read it so. Elsewhere than in the text, too: an answer that passes is one text."""
+    body = b'{"choices":[{"index":0,"message":{"content":"a\xffb"},"finish_reason":"stop","x":"\xff"}]}'
+    result = CHAT[dialect].decode(200, {}, body, call({}))
+    assert isinstance(result, ChatResult)
+    assert json.loads(result.body)["choices"][0]["message"]["content"] == "a\ufffdb"
 
 
 @pytest.mark.parametrize("dialect", CHAT)

@@ -1,15 +1,22 @@
 """Streams from strangers: bounded, never raising, and counted."""
 
 import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from golden import CHAT, call, sections, streams
+from golden import CHAT, asked, call, sections, streams
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.domain.failures import FailureKind
+from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.providers import stream
-from tollway.wire.sse import MAX_EVENT_BYTES
+from tollway.providers.base import ChatResult, StreamDecoder
+from tollway.providers.bounds import EXTRA_CHOICES, MAX_CHAT_EVENT_BYTES, MAX_PARTS
+from tollway.providers.table import adapters
+from tollway.providers.tool_numbers import MAX_CALLS, MAX_ID_BYTES
 
 DIALECTS = sorted(CHAT)
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -88,7 +95,7 @@ def test_an_endless_event_is_a_failure(dialect: str) -> None:
     decoder = CHAT[dialect].decoder(call({"stream": True}))
     assert decoder.feed(text("abc"))
     piece = b"data: " + b"x" * (1 << 20)
-    for _ in range(MAX_EVENT_BYTES // len(piece) + 2):
+    for _ in range(MAX_CHAT_EVENT_BYTES // len(piece) + 2):
         decoder.feed(piece)
     assert decoder.failure is not None
     assert decoder.failure.kind is FailureKind.INVALID
@@ -140,8 +147,8 @@ PIECES = [piece for path in streams("openai/streams") + streams("mistral/streams
     st.lists(st.binary() | st.sampled_from(PIECES) | st.sampled_from([b'"', b"\n\n", b"data: {", b"}\n\n", b"null"]))
 )
 def test_junk_raises_nothing_and_only_frames_come_out(dialect: str, pieces: list[bytes]) -> None:
-    for asked in (False, True):
-        decoder = CHAT[dialect].decoder(call({"stream": True, "stream_options": {"include_usage": asked}}))
+    for wanted in (False, True):
+        decoder = CHAT[dialect].decoder(call({"stream": True, "stream_options": {"include_usage": wanted}}))
         out = b"".join([decoder.feed(piece) for piece in pieces]) + decoder.close()
         assert decoder.failure or decoder.finished
         for frame in out.split(b"\n\n")[:-1]:
@@ -170,3 +177,235 @@ def test_any_json_raises_nothing(dialect: str, chunks: list[object]) -> None:
         decoder.feed(b"data: " + raw + b"\n\n")
         CHAT[dialect].decode(200, {}, raw, chat)
     decoder.close()
+
+
+# --- what a decoder remembers -------------------------------------------------------------------------------
+
+OPERATIONS = [("openai", "chat/completions"), ("mistral", "chat/completions"), ("openai", "completions")]
+
+
+def chunk(**choice: Any) -> bytes:
+    said = {"index": 0, "delta": {}, "finish_reason": None, **choice}
+    return b"data: " + json.dumps({"id": "c", "choices": [said]}).encode() + b"\n\n"
+
+
+def pieces_of_call(**piece: Any) -> bytes:
+    return chunk(delta={"tool_calls": [piece]})
+
+
+def started(dialect: str, operation: str = "chat/completions", n: int = 1) -> StreamDecoder:
+    given = {"stream": True, "n": n}
+    said = call(given) if operation == "chat/completions" else asked(operation, {**given, "prompt": "a"})
+    decoder = adapters(dialect)[operation].decoder(said)
+    decoder.feed(chunk(delta={"content": "a"}, text="a"))
+    assert decoder.started
+    return decoder
+
+
+def fails_within(decoder: StreamDecoder, make: Callable[[int], bytes], rounds: int) -> bool:
+    for number in range(rounds):
+        decoder.feed(make(number))
+        if decoder.failure is not None:
+            assert decoder.failure.kind is FailureKind.INVALID
+            return True
+    return False
+
+
+@pytest.mark.parametrize(("dialect", "operation"), OPERATIONS)
+@pytest.mark.parametrize("n", [1, 3])
+def test_choices_that_nobody_asked_for_are_no_answer(dialect: str, operation: str, n: int) -> None:
+    decoder = started(dialect, operation, n)
+    assert not fails_within(
+        decoder, lambda index: chunk(index=index, delta={"content": "b"}, text="b"), n + EXTRA_CHOICES
+    )
+    assert fails_within(decoder, lambda index: chunk(index=n + EXTRA_CHOICES, delta={}, text=""), 1)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "piece",
+    [
+        lambda number: {"index": number, "id": f"c{number}", "function": {"name": "f", "arguments": ""}},
+        lambda number: {"index": 0, "id": f"c{number}", "function": {"name": "f", "arguments": "{}"}},
+        lambda number: {"id": f"c{number}" + "x" * 1000, "function": {"name": "f", "arguments": "{}"}},
+        lambda number: {"index": number, "id": f"c{number}"},
+        lambda number: {"index": number, "function": {"arguments": "{}"}},
+        lambda number: {"function": {"name": f"f{number}", "arguments": "{}"}},
+    ],
+)
+def test_more_calls_than_any_answer_has_are_none(dialect: str, piece: Callable[[int], dict[str, Any]]) -> None:
+    decoder = started(dialect)
+    assert not fails_within(decoder, lambda number: pieces_of_call(**piece(number)), MAX_CALLS)
+    assert fails_within(decoder, lambda number: pieces_of_call(**piece(MAX_CALLS + number)), 1)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_one_call_of_ever_new_indexes_is_none(dialect: str) -> None:
+    decoder = started(dialect)
+    assert fails_within(decoder, lambda number: pieces_of_call(index=number, id="c", function={"name": "f"}), 1000)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_id_may_be_long_and_has_an_end(dialect: str) -> None:
+    """Some servers hide in it what a model thought."""
+    function = {"name": "f", "arguments": "{"}
+    decoder = started(dialect)
+    first, other = "x" * MAX_ID_BYTES, "x" * (MAX_ID_BYTES - 1) + "y"
+    out = decoder.feed(pieces_of_call(index=0, id=first, function=function))
+    out += decoder.feed(pieces_of_call(index=0, id=other, function=function))
+    out += decoder.feed(pieces_of_call(index=0, id=first, function={"arguments": "}"}))
+    calls = [
+        frame["choices"][0]["delta"]["tool_calls"][0]
+        for frame in map(json.loads, out.replace(b"data: ", b"").split(b"\n\n")[:-1])
+    ]
+    assert [(piece["index"], piece.get("id")) for piece in calls] == [(0, first), (1, other), (0, None)]
+    assert fails_within(decoder, lambda _: pieces_of_call(index=0, id=first + "y", function={"arguments": "}"}), 1)
+
+
+GROWING: dict[str, Callable[[int], bytes]] = {
+    "ids of pieces": lambda number: pieces_of_call(index=0, id=f"x{number}" + "y" * 500, function={"arguments": "x"}),
+    "pieces without anything": lambda number: pieces_of_call(),
+    "reasons": lambda number: chunk(finish_reason=f"because {number}" + "x" * 500),
+    "texts after reasons": lambda number: chunk(delta={"content": "x" * 500}, text="x", finish_reason="stop"),
+    "empty frames": lambda number: b"data: {}\n\ndata: null\n\n",
+    "halves": lambda number: chunk(delta={"content": "\ud83d"}, text="\ud83d"),
+    "usage": lambda number: b'data: {"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":1}}\n\n' % number,
+    "heads": lambda number: chunk(delta={"content": "a"}, text="a")[:-3] + b',"model":"%d"}\n\n' % number,
+}
+
+
+@pytest.mark.parametrize(("dialect", "operation"), OPERATIONS)
+@pytest.mark.parametrize("grows", GROWING)
+def test_a_long_stream_is_not_remembered(dialect: str, operation: str, grows: str) -> None:
+    decoder, make = started(dialect, operation), GROWING[grows]
+    decoder.feed(pieces_of_call(index=0, id="c", function={"name": "f", "arguments": ""}))
+    frames = [make(number) for number in range(1500)]
+    for frame in frames[:500]:
+        decoder.feed(frame)
+    tracemalloc.start()
+    try:
+        for frame in frames[500:]:
+            decoder.feed(frame)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert decoder.failure is None
+    assert grown < 50_000  # a hundredth of what came
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_arguments_that_wait_for_a_name_do_so_up_to_a_bound(dialect: str) -> None:
+    decoder = started(dialect)
+    out = b"".join(
+        decoder.feed(pieces_of_call(index=0, id="c", function={"arguments": "Q" * 1000})) for _ in range(1000)
+    )
+    assert out.count(b"Q") == 1_000_000
+    assert out.count(b'"name":""') == 1
+
+
+def test_a_reason_with_much_around_it_waits_alone() -> None:
+    decoder = started("openai")
+    assert decoder.feed(chunk(finish_reason="stop", x="y" * 100_000)) == b""
+    rest = decoder.close()
+    assert len(rest) < 500
+    assert b'"finish_reason":"stop"' in rest
+
+
+# --- what it costs to take an answer apart ------------------------------------------------------------------
+
+MANY = MAX_PARTS * 4
+COSTLY = {
+    "calls": b'{"choices":[{"index":0,"delta":{"tool_calls":[%b]}}]}' % b",".join([b"{}"] * MANY),
+    "choices": b'{"choices":[%b]}' % b",".join([b"{}"] * MANY),
+    "members": b'{%b,"choices":[{"index":"0","delta":{"content":"a"}}]}' % b",".join([b'"a":0'] * MANY),
+    "parts": b'{"choices":[{"index":0,"delta":{"content":[%b]}}]}' % b",".join([b"{}"] * MANY),
+    "numbers that are none": b'{"x":[%b],"choices":[]}' % b" ".join([b"NaN"] * MANY),
+    "halves": b'{"choices":[{"index":0,"delta":{"content":"%b"}}]}' % (b"\\ud83d" * MANY),
+    "quotes": b'"' * MANY,
+    "brackets": b"[" * MANY,
+}
+
+
+@pytest.mark.parametrize(("dialect", "operation"), OPERATIONS)
+@pytest.mark.parametrize("costly", COSTLY)
+def test_an_event_that_would_take_long_is_refused_before_it_is_taken_apart(
+    dialect: str, operation: str, costly: str
+) -> None:
+    decoder = started(dialect, operation)
+    event = b"data: %b\n\n" % COSTLY[costly]
+    tracemalloc.start()
+    try:
+        assert decoder.feed(event) == b""
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert decoder.failure is not None
+    assert decoder.failure.kind is FailureKind.INVALID
+    assert peak < 12 * len(event)  # copies of its bytes, not an object of a hundred bytes for each of its letters
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_large_picture_passes(dialect: str) -> None:
+    text = "data:image/png;base64," + "A" * (MAX_CHAT_EVENT_BYTES - 1000)
+    decoder = started(dialect)
+    out = decoder.feed(chunk(delta={"content": text}))
+    assert decoder.failure is None
+    assert text.encode() in out
+
+
+@pytest.mark.parametrize(("dialect", "operation"), OPERATIONS)
+@pytest.mark.parametrize(
+    "tiny", [b"data:{}\n\n", b"data:1\n\n", b":\n\n", b'data:{"choices":[]}\n\n', b"data:\n\n", b"\n"]
+)
+def test_many_tiny_events_take_no_longer_each(dialect: str, operation: str, tiny: bytes) -> None:
+    def seconds(count: int) -> float:
+        spent = []
+        for _ in range(3):
+            decoder = adapters(dialect)[operation].decoder(
+                call({"stream": True}) if operation == "chat/completions" else asked(operation, {"prompt": "a"})
+            )
+            begun = time.process_time()
+            decoder.feed(b": a\n\n" + tiny * count)
+            spent.append(time.process_time() - begun)
+        return min(spent)
+
+    assert seconds(20_000) < 80 * seconds(1_000) + 0.05  # linear: 20; quadratic: 400
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("choice", [b"{}", b'{"message":{}}', b'{"index":0,"message":{},"finish_reason":"stop"}'])
+@pytest.mark.parametrize("calls", [False, True])
+def test_a_reply_of_far_too_much_is_none(dialect: str, choice: bytes, calls: bool) -> None:
+    many = b",".join([b"{}" if calls else choice] * 600_000)
+    body = b'{"choices":[{"message":{"tool_calls":[%b]}}]}' % many if calls else b'{"choices":[%b]}' % many
+    tracemalloc.start()
+    try:
+        result = CHAT[dialect].decode(200, {}, body, call({}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(result, UpstreamFailure)
+    assert peak < 4 * len(body) + 1_000_000
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("n", [1, 4])
+def test_more_choices_than_were_asked_for_are_put_up_with_up_to_a_bound(dialect: str, n: int) -> None:
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+        for index in range(n + EXTRA_CHOICES + 1)
+    ]
+    for count, good in ((n + EXTRA_CHOICES, True), (n + EXTRA_CHOICES + 1, False)):
+        body = json.dumps({"choices": choices[:count]}).encode()
+        assert isinstance(CHAT[dialect].decode(200, {}, body, call({"n": n})), ChatResult) is good
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_is_made_of_a_reply_is_not_many_times_as_large(dialect: str) -> None:
+    """A large member at the top is not repeated in each frame, nor a long id."""
+    choices = [{"index": index, "message": {"content": "a"}, "finish_reason": "stop"} for index in range(4)]
+    body = json.dumps({"id": "i" * 10_000, "x": "y" * 100_000, "model": "m" * 10_000, "choices": choices}).encode()
+    decoder = CHAT[dialect].decoder(call({"stream": True, "n": 4}))
+    out = decoder.feed(body) + decoder.close()
+    assert decoder.failure is None
+    assert len(out) < 2 * len(body)

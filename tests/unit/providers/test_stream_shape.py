@@ -143,7 +143,7 @@ def test_good_chunks_are_not_touched() -> None:
         {"choices": [{"index": 0, "delta": {"tool_calls": [piece(0, "a"), piece(1, "b")]}}]},
         {"choices": [{"index": 1, "delta": {"tool_calls": [piece(0, "c")]}}]},
         {"choices": [{"index": 0, "delta": {"tool_calls": [piece(1), piece(0)]}}]},
-        {"choices": [{"index": index, "delta": {}, "finish_reason": "tool_calls"} for index in (0, 1)]},
+        *({"choices": [{"index": index, "delta": {}, "finish_reason": "tool_calls"}]} for index in (0, 1)),
     ]
     decoder = CHAT["openai"].decoder(call({"stream": True, "n": 2}))
     assert decoder.feed(stream_of(chunks)) == stream_of(chunks)

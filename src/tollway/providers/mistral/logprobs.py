@@ -3,7 +3,10 @@
 import msgspec
 
 from tollway.wire.chat_answer import Alternative, Logprobs, TokenLogprob
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Of what one choice says about its tokens; a long answer with twenty alternatives for each has some megabytes."""
 
 
 class _Token(Alternative, gc=False):
@@ -19,7 +22,7 @@ _decode = decoder(_Logprobs)
 
 def logprobs_of(raw: Raw | Unset) -> Logprobs | None:
     """None where the provider gave none, or none that can be understood."""
-    if raw is UNSET:
+    if raw is UNSET or is_null(raw) or len(raw) > MAX_BYTES:
         return None
     try:
         content = _decode(raw).content

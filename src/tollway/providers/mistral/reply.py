@@ -1,17 +1,20 @@
 """Mistral's answers in OpenAI's format. Foreign members go, lists of chunks become text, thinking stays behind."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.usage import Usage
-from tollway.providers import classify
+from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult
+from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, at_most, is_cheap
 from tollway.providers.mistral.content import Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.tools import short_id
-from tollway.providers.tool_numbers import real_id
+from tollway.providers.reasons import real_reason
+from tollway.providers.tool_numbers import MAX_CALLS, real
 from tollway.providers.usage import read_usage, said_bytes, tells_cached
 from tollway.wire.chat_answer import (
     FINISH_REASONS,
@@ -25,17 +28,21 @@ from tollway.wire.chat_answer import (
     token_counts,
 )
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, in_utf8, is_null
 
 _FINISH = {"model_length": "length"}
 _TIERS = {"standard": "default", "priority": "priority"}
 
 
+LONGEST_NAME = 256
+"""Characters of an answer's id or of a model's name; they stand in every chunk of a stream."""
+
+
 class ReceivedFunction(msgspec.Struct, gc=False):
-    """Mistral's own models give the arguments as text, its schema allows an object."""
+    """Mistral's own models give the arguments as text. The object that its schema allows, too, is tidied into one."""
 
     name: str | None = None
-    arguments: Raw | Unset = UNSET
+    arguments: str | None = None
 
 
 class ReceivedCall(msgspec.Struct, gc=False):
@@ -48,7 +55,7 @@ class ReceivedCall(msgspec.Struct, gc=False):
 
 class _Message(msgspec.Struct, gc=False):
     content: Content = None
-    tool_calls: list[ReceivedCall] | None = None
+    tool_calls: Annotated[list[ReceivedCall], msgspec.Meta(max_length=MAX_CALLS)] | None = None
     refusal: str | None = None
     role: str | None = None
 
@@ -62,7 +69,7 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _Reply(msgspec.Struct, gc=False):
-    choices: list[_Choice]
+    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
     id: str = ""
     created: int = 0
     model: str = ""
@@ -73,17 +80,35 @@ class _Tier(msgspec.Struct, gc=False):
     service_tier: str | None = None
 
 
+class _FewSaid(msgspec.Struct, gc=False):
+    content: Raw | Unset = UNSET
+    tool_calls: at_most(Raw, MAX_CALLS) | None = None  # type: ignore[valid-type]  # made here
+
+
+class _FewChoice(msgspec.Struct, gc=False):
+    message: _FewSaid | None = None
+    messages: Raw | Unset = UNSET
+
+
+class _FewChoices(msgspec.Struct, gc=False):
+    choices: at_most(_FewChoice, MAX_CHOICES)  # type: ignore[valid-type]  # made here
+
+
 _decode = decoder(_Reply)
+_decode_few = decoder(_FewChoices)
 _as_tier = decoder(_Tier)
 
 
 def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
     """A complete answer."""
     try:
-        reply = _decode(body)
+        try:
+            reply = _decode(body) if len(body) <= ALWAYS_CHEAP else _decode_large(body)
+        except UNREADABLE:
+            reply = _second_reading(body, call)
     except UNREADABLE:
         return classify.no_answer(body)
-    if not reply.choices:
+    if len(reply.choices) > call.n + EXTRA_CHOICES:
         return classify.NO_ANSWER
     choices: list[Choice] = []
     warnings: list[str] = []
@@ -94,14 +119,17 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
         if message is None:
             return classify.NO_ANSWER
         said = _message(message, call, f"{reply.id}:{received.index}", warnings)
-        reason = finish_reason(received.finish_reason or "stop", call)
-        warnings += reason_warnings(received.finish_reason)
+        told = received.finish_reason
+        if told != "stop":
+            told = real_reason(told) or ("tool_calls" if message.tool_calls else "stop")
+            warnings += reason_warnings(told)
+        reason = finish_reason(told, call)
         choices.append(Choice(received.index, said, logprobs_of(received.logprobs), reason))
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     completion = Completion(
         id=answer_id(reply.id, body),
         created=reply.created or call.created,
-        model=reply.model or call.model,
+        model=model_name(reply.model, call),
         choices=choices,
         usage=shown_usage(usage, reply.usage),
         service_tier=_service_tier(reply.usage, call),
@@ -110,19 +138,37 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
     return ChatResult(out, usage, 0 if usage else said_bytes(out), once(warnings))
 
 
+def _decode_large(body: bytes) -> _Reply:
+    """Raises UNREADABLE for an answer that would take long to take apart, log probabilities not counted."""
+    if not is_cheap(body, MAX_REPLY_PARTS):
+        for choice in msgspec.structs.astuple(_decode_few(body).choices):
+            if choice is not UNSET and not all(map(_is_cheap, _contents(choice))):
+                raise msgspec.ValidationError("too much to take apart")
+    return _decode(body)
+
+
+def _contents(choice: _FewChoice) -> Iterator[Raw | Unset]:
+    yield choice.messages
+    if choice.message is not None:
+        yield choice.message.content
+
+
+def _is_cheap(raw: Raw | Unset) -> bool:
+    return isinstance(raw, Unset) or is_cheap(bytes(raw), MAX_REPLY_PARTS)
+
+
+def _second_reading(body: bytes, call: ChatCall) -> _Reply:
+    """May raise UNREADABLE."""
+    if not is_cheap(body, MAX_REPLY_PARTS):
+        raise msgspec.ValidationError("too much to take apart")
+    return _decode(tidy.chat_reply(in_utf8(body), tidy.missing(call, body), lists=True))
+
+
 def shown_usage(usage: Usage | None, raw: Raw | Unset) -> TokenCounts | Unset:
     """The usage object for the client; missing where the provider's could not be believed."""
     if usage is None or isinstance(raw, Unset):
         return UNSET
     return token_counts(usage, cached_told=tells_cached(raw))
-
-
-def arguments_of(function: ReceivedFunction) -> str | Raw:
-    """The arguments as JSON in a string."""
-    arguments = function.arguments
-    if arguments is UNSET or is_null(arguments):
-        return ""
-    return arguments if is_text(arguments) else bytes(arguments).decode("utf-8", "replace")
 
 
 def finish_reason(received: str, call: ChatCall) -> str:
@@ -157,9 +203,9 @@ def _message(received: _Message, call: ChatCall, where: str, warnings: list[str]
     warnings += said.warnings
     calls = [
         ToolCall(
-            id=real_id(tool_call.id) or short_id(f"{where}:{index}"),
+            id=real(tool_call.id) or short_id(f"{where}:{index}"),
             type="function",
-            function=CalledFunction(tool_call.function.name or "", arguments_of(tool_call.function)),
+            function=CalledFunction(tool_call.function.name or "", tool_call.function.arguments or ""),
         )
         for index, tool_call in enumerate(received.tool_calls or ())
     ]
@@ -190,5 +236,11 @@ def _service_tier(usage: Raw | Unset, call: ChatCall) -> str | Unset:
 
 
 def answer_id(given: str, data: bytes) -> str:
-    """The provider's id in OpenAI's form; where there is none, one that follows from what was said."""
-    return ID_PREFIX + (given or short_id(data.decode("utf-8", "replace")))
+    """The provider's id in OpenAI's form; where there is none of any sense, one that follows from what was said."""
+    fits = given and len(given) <= LONGEST_NAME
+    return ID_PREFIX + (given if fits else short_id(given or data.decode("utf-8", "replace")))
+
+
+def model_name(given: str, call: ChatCall) -> str:
+    """The provider's name for its model; where there is none of any sense, the client's."""
+    return given if given and len(given) <= LONGEST_NAME else call.model

@@ -1,23 +1,27 @@
 """Mistral's streams in OpenAI's format: text and reason to end apart, calls numbered, usage only where asked for."""
 
+from typing import Annotated
+
 import msgspec
 
-from tollway.providers import classify
+from tollway.providers import classify, tidy
+from tollway.providers.bounds import MAX_CHOICES
 from tollway.providers.mistral.content import Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.reply import (
     ReceivedCall,
     answer_id,
-    arguments_of,
     finish_reason,
+    model_name,
     once,
     reason_warnings,
     shown_usage,
     whole,
 )
 from tollway.providers.mistral.tools import short_id
+from tollway.providers.reasons import Ending, real_reason
 from tollway.providers.stream import ChatStream
-from tollway.providers.tool_numbers import CallNumbers, real_id
+from tollway.providers.tool_numbers import MAX_CALLS, CallNumbers, Place
 from tollway.providers.usage import read_usage
 from tollway.wire.chat_answer import (
     CalledFunction,
@@ -35,18 +39,18 @@ from tollway.wire.json import UNSET, Raw, Unset, decoder
 class _Delta(msgspec.Struct, gc=False):
     content: Content = None
     refusal: str | None = None
-    tool_calls: list[ReceivedCall] | None = None
+    tool_calls: Annotated[list[ReceivedCall], msgspec.Meta(max_length=MAX_CALLS)] | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta
     index: int = 0
-    delta: _Delta | None = None
     finish_reason: str | None = None
     logprobs: Raw | Unset = UNSET
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
+    choices: Annotated[list[_Choice], msgspec.Meta(max_length=MAX_CHOICES)] = []
     id: str = ""
     object: str = ""
     created: int = 0
@@ -55,96 +59,145 @@ class _Chunk(msgspec.Struct, gc=False):
     error: Raw | Unset = UNSET
 
 
-_decode = decoder(_Chunk)
+class _Progress(Ending):
+    """What has to be remembered of one of ``n`` answers."""
+
+    __slots__ = ("numbers", "prefill", "swallowed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = CallNumbers()
+        self.prefill = ""  # what the answer repeats and the client has already
+        self.swallowed = 0  # characters of it that came so far
+
+    def without_prefill(self, text: str) -> str:
+        """The text without what it repeats; what was taken for a repetition and is none comes back."""
+        left = len(self.prefill) - self.swallowed
+        if not left or not text:
+            return text
+        expected = self.prefill[self.swallowed : self.swallowed + len(text)]
+        if text.startswith(expected):
+            self.swallowed += len(expected)
+            return text[len(expected) :]
+        return self.give_back() + text
+
+    def give_back(self) -> str:
+        """What was held back as the beginning of a repetition that never became whole."""
+        held = self.prefill[: self.swallowed] if self.swallowed < len(self.prefill) else ""
+        self.prefill, self.swallowed = "", 0
+        return held
 
 
-class MistralStream(ChatStream[ChatCall]):
+class MistralStream(ChatStream[ChatCall, _Progress]):
     """Each event is taken apart and made anew; one may become several frames or none."""
 
-    __slots__ = ("_choices", "_created", "_id", "_legacy", "_model", "_raw_usage")
+    __slots__ = ("_created", "_id", "_legacy", "_model", "_raw_usage")
+
+    _decode = _glance = staticmethod(decoder(_Chunk))
+    _ending = _Progress
 
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call, whole)
-        self._choices: dict[int, _ChoiceState] = {}
         self._id = ""
         self._created = call.created
         self._model = call.model
         self._legacy = call.legacy_functions
         self._raw_usage: Raw | Unset = UNSET
 
-    def _frame(self, data: bytes, name: bytes) -> bytes:
-        chunk = _decode(data)
+    def _tidied(self, data: bytes) -> bytes | None:
+        return tidy.chat_chunk(data, self._missing(data), lists=True)
+
+    def _frame(self, chunk: _Chunk, data: bytes, name: bytes, _: bytes) -> bytes:
         marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
         if (marked or not chunk.choices) and self._fails(data, marked=marked, alone=chunk.usage is UNSET):
             return b""
-        if not self._id and chunk.choices:
+        if chunk.usage is not UNSET and (usage := read_usage(chunk.usage)) is not None:
+            self.usage, self._raw_usage = usage, chunk.usage.copy()
+        if not chunk.choices:
+            elsewhere = self._tidied(data) if tidy.may_say_elsewhere(data) else None
+            if elsewhere is None or not (chunk := self._decode(elsewhere)).choices:
+                return b""
+        if not self._id:
             self._id = answer_id(chunk.id, data)
             self._created = chunk.created or self._created
-            self._model = chunk.model or self._model
-        if chunk.usage is not UNSET and (usage := read_usage(chunk.usage)) is not None:
-            self.usage, self._raw_usage = usage, chunk.usage
+            self._model = model_name(chunk.model, self._call)
         frames = []
         for choice in chunk.choices:
-            frames += self._choice(choice)
+            delta = self._delta(choice)
             if self.failure is not None:
                 break
+            logprobs = None if choice.logprobs is UNSET else logprobs_of(choice.logprobs)
+            if delta != _NOTHING or logprobs is not None:
+                frames.append(self._write([ChunkChoice(choice.index, delta, logprobs)]))
         return b"".join(frames)
 
     def _last_frames(self) -> bytes:
         frames = []
-        for index, state in self._choices.items():
-            if not state.ended:  # [DONE] came instead of a reason
-                frames += self._choice(_Choice(index, None, "tool_calls" if state.has_calls else "stop"))
+        for index, progress in self._endings.items():
+            delta = Delta()
+            self._add_text(delta, progress.give_back())
+            if index == 0 and self._halves is not None and self._halves.left:
+                self._add_text(delta, "\ufffd")
+            self._add_calls(delta, [self._shown(place, "", "") for place in progress.numbers.unnamed()])
+            if delta != _NOTHING:
+                frames.append(self._write([ChunkChoice(index, delta)]))
+        for index, progress in self._endings.items():
+            reason = finish_reason(progress.reason or progress.usual, self._call)
+            frames.append(self._write([ChunkChoice(index, Delta(), finish_reason=reason)]))
         usage = shown_usage(self.usage, self._raw_usage)
         if self._call.include_usage and usage is not UNSET:
             frames.append(self._write([], usage))
         return b"".join(frames)
 
-    def _choice(self, received: _Choice) -> list[bytes]:
-        index, reason, said = received.index, received.finish_reason, received.delta
-        state = self._choices.get(index)
+    def _delta(self, received: _Choice) -> Delta:
+        """What one choice in a chunk says. Its reason to end waits, as more may follow."""
+        progress = self._endings.get(received.index)
         delta = Delta()
-        if state is None:
-            state = self._choices[index] = _ChoiceState(self._call.prefill)
+        if progress is None:
+            progress = self._begin(received.index)
+            progress.prefill = self._call.prefill
             delta.role, delta.content = "assistant", ""
-        if state.ended:
-            return []
-        if said is not None:
-            self._say(delta, state, said)
+        says = self._say(delta, progress, received.delta)
+        if progress.watched or received.finish_reason is not None:
+            self._note_end(progress, real_reason(received.finish_reason), says=says)
+        return delta
+
+    def _note_end(self, progress: _Progress, reason: str | None, *, says: bool) -> None:
         if reason == "error":
             self.failure = classify.GAVE_UP
-            return []
+            return
+        if says:
+            progress.said(reason)
         if reason is not None:
-            self._add_text(delta, state.give_back())
-        logprobs = None if received.logprobs is UNSET else logprobs_of(received.logprobs)
-        frames = []
-        if delta != _NOTHING or logprobs is not None:
-            frames.append(self._write([ChunkChoice(index, delta, logprobs)]))
-        if reason is not None:
-            self.started = state.ended = True
             self.warnings = once(self.warnings + reason_warnings(reason))
-            self._end_choice(index)
-            ended = ChunkChoice(index, Delta(), finish_reason=finish_reason(reason, self._call))
-            frames.append(self._write([ended]))
-        return frames
+            progress.told(reason, beside_text=says)
+        self._told()
 
-    def _say(self, delta: Delta, state: "_ChoiceState", received: _Delta) -> None:
+    def _say(self, delta: Delta, progress: _Progress, received: _Delta) -> bool:
+        """Whether anything is said at all, be it shown or not."""
         content = received.content
+        thinks = False
         if isinstance(content, list):
-            content = self._parts(delta, content)
+            said = said_in(content)
+            self.warnings = once(self.warnings + said.warnings)
+            content, thinks = said.text, bool(said.thinking)
+            if thinks:
+                self._think(delta, said.thinking)
         if content:
-            self._add_text(delta, state.without_prefill(content))
+            self._add_text(delta, progress.without_prefill(content))
         if received.refusal:
             self.started = True
             self.content_bytes += len(received.refusal.encode())
             delta.refusal = received.refusal
         if received.tool_calls:
-            self.started = state.has_calls = True
-            calls = self._calls(state, received.tool_calls)
-            if not self._legacy:
-                delta.tool_calls = calls
-            elif calls[0].index == 0:  # there is room for one call only
-                delta.function_call = calls[0].function
+            self._add_calls(delta, self._calls(progress, received.tool_calls))
+        return bool(content or thinks or received.refusal or received.tool_calls)
+
+    def _think(self, delta: Delta, thoughts: str) -> None:
+        self.started = True  # a model that thinks has begun to answer, be its thoughts shown or not
+        if self._call.show_reasoning:
+            self.content_bytes += len(thoughts.encode())
+            delta.reasoning_content = thoughts
 
     def _add_text(self, delta: Delta, text: str) -> None:
         if text:
@@ -152,31 +205,34 @@ class MistralStream(ChatStream[ChatCall]):
             self.content_bytes += len(text.encode())
             delta.content = text if delta.content is UNSET else delta.content + text
 
-    def _parts(self, delta: Delta, content: Content) -> str:
-        """The text of a list of chunks; its other chunks are shown or told as far as they can be."""
-        said = said_in(content)
-        self.warnings = once(self.warnings + said.warnings)
-        if said.thinking:
-            self.started = True  # a model that thinks has begun to answer, be its thoughts shown or not
-            if self._call.show_reasoning:
-                self.content_bytes += len(said.thinking.encode())
-                delta.reasoning_content = said.thinking
-        return said.text
+    def _add_calls(self, delta: Delta, calls: list[ToolCall]) -> None:
+        if not calls:
+            return
+        self.started = True
+        if not self._legacy:
+            delta.tool_calls = calls
+        elif calls[0].index == 0:  # there is room for one call only
+            delta.function_call = calls[0].function
 
-    def _calls(self, state: "_ChoiceState", received: list[ReceivedCall]) -> list[ToolCall]:
+    def _calls(self, progress: _Progress, received: list[ReceivedCall]) -> list[ToolCall]:
         calls = []
-        state.numbers.begin_delta()
+        progress.usual = "tool_calls"
+        progress.numbers.begin_delta()
         for piece in received:
-            call_id, name = real_id(piece.id), piece.function.name or ""
-            place = state.numbers.place(call_id, piece.index, name)
-            arguments = arguments_of(piece.function)
-            self.content_bytes += len(arguments)
-            function = CalledFunction(name if place.is_first or place.names else UNSET, arguments)
-            call = ToolCall(index=place.number, function=function)
-            if place.is_first:
-                call.id, call.type = call_id or short_id(f"{self._id}:{place.number}"), "function"
-            calls.append(call)
+            name, arguments = piece.function.name, piece.function.arguments or ""
+            self.content_bytes += len(arguments.encode())
+            place = progress.numbers.place(piece.id, piece.index, name, arguments)
+            if place is not None and (place.is_first or place.names or arguments):
+                calls.append(self._shown(place, name or "", arguments))
         return calls
+
+    def _shown(self, place: Place, name: str, arguments: str) -> ToolCall:
+        """One piece of a call."""
+        told = name if place.names else "" if place.is_first else UNSET
+        call = ToolCall(index=place.number, function=CalledFunction(told, place.before + arguments))
+        if place.is_first:
+            call.id, call.type = place.call_id or short_id(f"{self._id}:{place.number}"), "function"
+        return call
 
     def _write(self, choices: list[ChunkChoice], usage: TokenCounts | None = None) -> bytes:
         shown = usage if self._call.include_usage else UNSET
@@ -184,33 +240,3 @@ class MistralStream(ChatStream[ChatCall]):
 
 
 _NOTHING = Delta()
-
-
-class _ChoiceState:
-    """What has to be remembered of one of ``n`` answers."""
-
-    __slots__ = ("_prefill", "_swallowed", "ended", "has_calls", "numbers")
-
-    def __init__(self, prefill: str) -> None:
-        self._prefill = prefill  # what the answer repeats and the client has already
-        self._swallowed = 0  # characters of it that came so far
-        self.numbers = CallNumbers()
-        self.has_calls = False
-        self.ended = False
-
-    def without_prefill(self, text: str) -> str:
-        """The text without what it repeats; what was taken for a repetition and is none comes back."""
-        left = len(self._prefill) - self._swallowed
-        if not left or not text:
-            return text
-        expected = self._prefill[self._swallowed : self._swallowed + len(text)]
-        if text.startswith(expected):
-            self._swallowed += len(expected)
-            return text[len(expected) :]
-        return self.give_back() + text
-
-    def give_back(self) -> str:
-        """What was held back as the beginning of a repetition that never became whole."""
-        held = self._prefill[: self._swallowed] if self._swallowed < len(self._prefill) else ""
-        self._prefill, self._swallowed = "", 0
-        return held

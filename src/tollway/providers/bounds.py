@@ -1,0 +1,42 @@
+"""How much one answer of a provider may hold, whatever it is made of."""
+
+from typing import Any
+
+import msgspec
+
+MAX_CHAT_EVENT_BYTES = 8 * 1024 * 1024
+"""One event of a chat. Text comes in hundreds of bytes; a picture that a model has made, as an address that holds it,
+takes some megabytes."""
+
+EXTRA_CHOICES = 8
+"""More choices than were asked for that are put up with: some servers count from 1, or answer with several at once."""
+
+MAX_CHOICES = 128 + EXTRA_CHOICES
+"""In one answer: as many as a client may ask for, and those."""
+
+MAX_PARTS = 50_000
+"""Objects, lists, members, items and texts of an event: what it takes at worst to take so many apart, some twenty
+milliseconds, nobody notices. An event with a text of some hundred kilobytes has fewer."""
+
+MAX_REPLY_PARTS = 1_000_000
+"""The same of a whole answer that has to be made anew; large ones are read beside the event loop."""
+
+ALWAYS_CHEAP = 64 * 1024
+"""Bytes that can be taken apart whatever they are made of."""
+
+_LETTERS = b'",:{['
+
+
+def is_cheap(json: bytes, most: int = MAX_PARTS) -> bool:
+    """Whether this can be taken apart at once. Each of its parts needs one of these letters, some need more."""
+    return len(json) <= ALWAYS_CHEAP or len(json) - len(json.translate(None, _LETTERS)) <= most
+
+
+def at_most(kind: Any, number: int) -> Any:
+    """The type of a list of so many items that a decoder gives up at the first one too many.
+
+    The length of a plain list is checked when all of it has been built. Whether a list is too long is all that this
+    type is for: what it makes is no list.
+    """
+    fields = [(f"item{place}", kind | msgspec.UnsetType, msgspec.UNSET) for place in range(number)]
+    return msgspec.defstruct(f"AtMost{number}", fields, array_like=True, forbid_unknown_fields=True, gc=False)

@@ -1,0 +1,65 @@
+"""Characters that a server has cut in two, each half in an event of its own.
+
+Servers that count texts in UTF-16, as JavaScript does, cut an emoji as easily as a word. Each half alone is no text;
+client libraries for JavaScript join them.
+"""
+
+import re
+
+import msgspec
+
+from tollway.wire.loose_json import whole_characters
+
+_HIGH = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+_LOW = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+MAX_HALVES = 20_000
+"""In one event, be they in pairs or alone: an event of a hundred kilobytes that are nothing but escaped emojis."""
+
+_HALF_BYTES = len(rb"\ud800")
+_REPLACED = rb"\ufffd"
+
+_TEXT = re.compile(
+    rb'"(?P<member>content|text|reasoning_content|reasoning)"(?P<colon>[ \t\r\n]*+:[ \t\r\n]*+)'
+    rb'"(?P<text>(?:[^"\\]++|\\.)*+)"',
+    re.DOTALL,
+)
+
+
+class Halves:
+    """The halves that wait for their other one, by the member that they end. For a stream with one choice."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, bytes] = {}
+
+    @staticmethod
+    def may_be_in(data: bytes) -> bool:
+        """Whether a JSON text may hold some. Raises UNREADABLE where they would be more than any text has."""
+        found = data.count(rb"\ud") + data.count(rb"\uD")
+        if found > MAX_HALVES:
+            raise msgspec.ValidationError("a text of half characters")
+        return found > 0
+
+    @property
+    def left(self) -> bool:
+        """Whether the other half of a text for the reader never came."""
+        return not self._waiting.keys().isdisjoint((b"content", b"text"))
+
+    def join(self, data: bytes) -> bytes:
+        """The event with its halves joined; those that nothing joins are replaced."""
+        return whole_characters(_TEXT.sub(self._joined, data)) if self._waiting or self.may_be_in(data) else data
+
+    def _joined(self, match: re.Match[bytes]) -> bytes:
+        member, text = match["member"], match["text"]
+        if text and (waiting := self._waiting.pop(member, None)):
+            text = waiting + text if _LOW.match(text) else _REPLACED + text
+        if _HIGH.fullmatch(text, len(text) - _HALF_BYTES) and not _is_escaped(text[:-_HALF_BYTES]):
+            self._waiting[member] = text[-_HALF_BYTES:]
+            text = text[:-_HALF_BYTES]
+        return b'"%b"%b"%b"' % (member, match["colon"], text)
+
+
+def _is_escaped(before: bytes) -> bool:
+    """Whether a backslash that follows is only the second of a pair."""
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
