@@ -1,4 +1,7 @@
-"""Embeddings and moderations in OpenAI's own dialect: bytes pass as they are, the gateway only looks on."""
+"""Embeddings and moderations in OpenAI's own dialect: bytes pass as they are, the gateway only looks on.
+
+An answer has as many items as were asked for, and embeddings are in the encoding that was asked for (``vectors.py``).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -10,11 +13,13 @@ from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.bounds import ALWAYS_CHEAP
 from tollway.providers.unstreamed import Unstreamed
 from tollway.providers.usage import read_input_usage
+from tollway.providers.vectors import UNENCODABLE, Vector, as_asked, is_as_asked
 from tollway.wire.embeddings_request import EmbeddingsCall
-from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_utf8
-from tollway.wire.moderation_request import ModerationCall
+from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_utf8, members
+from tollway.wire.moderation_request import InputPart, ModerationCall
 
 T = TypeVar("T")
 
@@ -22,8 +27,12 @@ FREE = Usage(0, 0)
 """OpenAI counts no tokens for a moderation and asks no money for it."""
 
 
+MAX_MEMBERS_EACH = 64
+"""Of one item in an answer, all objects within it counted: OpenAI's have three, its judgements some forty."""
+
+
 class _Embeddings(msgspec.Struct, gc=False):
-    data: list[Object]
+    data: list[Vector]
     usage: Raw | Unset = UNSET
 
 
@@ -42,9 +51,16 @@ class OpenAIEmbeddings(Unstreamed):
     def decode(
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: EmbeddingsCall
     ) -> ChatResult | UpstreamFailure:
-        """The body as it came, if there are embeddings in it."""
-        reply = _read(status, headers, body, _decode_embeddings)
-        return reply if isinstance(reply, UpstreamFailure) else ChatResult(body, read_input_usage(reply.usage))
+        """The body as it came, or with its embeddings in the encoding that was asked for."""
+        reply = _read(status, headers, body, _decode_embeddings, call.inputs)
+        if isinstance(reply, UpstreamFailure):
+            return reply
+        if len(reply.data) != call.inputs:
+            return classify.NO_ANSWER
+        for vector in reply.data:
+            if not is_as_asked(vector.embedding, call.encoding_format):
+                return _in_another_encoding(body, reply, call.encoding_format)
+        return ChatResult(body, read_input_usage(reply.usage))
 
     def join(self, results: Sequence[ChatResult]) -> ChatResult:
         """The only one: OpenAI takes as many inputs at once as a client may send."""
@@ -62,22 +78,42 @@ class OpenAIModerations(Unstreamed):
     def decode(
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: ModerationCall
     ) -> ChatResult | UpstreamFailure:
-        """The body as it came, if there are judgements in it."""
-        reply = _read(status, headers, body, _decode_moderations)
-        return reply if isinstance(reply, UpstreamFailure) else ChatResult(body, read_input_usage(reply.usage) or FREE)
+        """The body as it came, if every input is judged in it."""
+        inputs = 1 if isinstance(call.input[0], InputPart) else len(call.input)
+        reply = _read(status, headers, body, _decode_moderations, inputs)
+        if isinstance(reply, UpstreamFailure):
+            return reply
+        if len(reply.results) != inputs:
+            return classify.NO_ANSWER
+        return ChatResult(body, read_input_usage(reply.usage) or FREE)
 
 
 _decode_embeddings = decoder(_Embeddings)
 _decode_moderations = decoder(_Moderations)
+_as_objects = decoder(list[dict[str, Raw]])
 
 
 def _read(
-    status: int, headers: Mapping[bytes, bytes], body: bytes, decode: Callable[[bytes | Raw], T]
+    status: int, headers: Mapping[bytes, bytes], body: bytes, decode: Callable[[bytes | Raw], T], items: int
 ) -> T | UpstreamFailure:
+    """The answer, if it has not far more members than so many items can have."""
     if status != 200:
         return classify.classify(status, headers, body)
+    if len(body) > ALWAYS_CHEAP and body.count(b":") > MAX_MEMBERS_EACH * (items + 1):
+        return classify.NO_ANSWER
     try:
         reply = decode(body)
     except UNREADABLE:
         return classify.no_answer(body)
     return reply if is_utf8(body) else classify.NO_ANSWER
+
+
+def _in_another_encoding(body: bytes, reply: _Embeddings, encoding_format: str) -> ChatResult | UpstreamFailure:
+    try:
+        top = members(body)
+        data = [
+            {**item, "embedding": as_asked(item["embedding"], encoding_format)} for item in _as_objects(top["data"])
+        ]
+    except UNENCODABLE:
+        return classify.NO_ANSWER
+    return ChatResult(encode({**top, "data": data}), read_input_usage(reply.usage))

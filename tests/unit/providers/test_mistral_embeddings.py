@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.mistral.embeddings import MAX_BYTES, MAX_INPUTS, MistralEmbeddings, in_base64
+from tollway.providers.mistral.embeddings import MAX_BYTES, MAX_INPUTS, MistralEmbeddings
 from tollway.providers.openai_endpoints import OpenAIEmbeddings
+from tollway.providers.vectors import in_base64
 from tollway.wire.embeddings_request import MAX_INPUTS as OPENAI_INPUTS
 
 

@@ -1,12 +1,10 @@
 """Mistral as a provider of embeddings.
 
 1. Mistral takes fewer inputs at once than OpenAI: a longer call goes in parts, whose answers are joined again.
-2. Mistral is always asked for numbers; who wants them in base64 gets them encoded here.
+2. Mistral is always asked for numbers; who wants them in base64 gets them encoded here (``vectors.py``).
 3. Numbers that pass keep their digits.
 """
 
-import base64
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -21,6 +19,7 @@ from tollway.providers.mistral.draft import Draft, unsupported, unsupported_valu
 from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_parameters
 from tollway.providers.unstreamed import Unstreamed
 from tollway.providers.usage import read_input_usage
+from tollway.providers.vectors import UNENCODABLE, Vector, as_asked
 from tollway.wire.embeddings_request import EmbeddingsCall
 from tollway.wire.estimate import BYTES_PER_TOKEN
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_text, is_utf8
@@ -33,7 +32,6 @@ MAX_BYTES = 12_000 * BYTES_PER_TOKEN
 than we estimate."""
 
 _PATH = b"/embeddings"
-_OPEN = 0x5B  # the bracket that a list begins with
 
 
 class MistralEmbeddings(Unstreamed):
@@ -120,13 +118,8 @@ RULES: Mapping[str, Rule] = {
 # --- the answer ---------------------------------------------------------------------------------------------
 
 
-class _Vector(msgspec.Struct, gc=False):
-    embedding: Raw
-    index: int = 0
-
-
 class _Received(msgspec.Struct, gc=False):
-    data: list[_Vector]
+    data: list[Vector]
     model: str = ""
     usage: Raw | Unset = UNSET
 
@@ -151,7 +144,6 @@ class _Embeddings(msgspec.Struct, gc=False, kw_only=True):
 
 _decode_received = decoder(_Received)
 _decode_own = decoder(_Embeddings)
-_as_numbers = decoder(list[float])
 
 
 def _whole(body: bytes, call: EmbeddingsCall) -> ChatResult | UpstreamFailure:
@@ -159,32 +151,17 @@ def _whole(body: bytes, call: EmbeddingsCall) -> ChatResult | UpstreamFailure:
         received = _decode_received(body)
     except UNREADABLE:
         return classify.no_answer(body)
-    vectors = sorted(received.data, key=lambda vector: vector.index)  # stable: some servers do not count
-    whole = len(vectors) in map(len, _parts(call)) and all(
-        memoryview(vector.embedding)[0] == _OPEN for vector in vectors
-    )
-    if not whole or not is_utf8(body):
+    vectors = sorted(received.data, key=lambda vector: vector.index or 0)  # stable: some servers do not count
+    if len(vectors) not in map(len, _parts(call)) or not is_utf8(body):
         return classify.NO_ANSWER
     try:
-        shown = [_shown(vector.embedding, call.encoding_format) for vector in vectors]
-    except (*UNREADABLE, OverflowError):
+        shown = [as_asked(vector.embedding, call.encoding_format) for vector in vectors]
+    except UNENCODABLE:
         return classify.NO_ANSWER
     data = [_Item(index=index, embedding=embedding) for index, embedding in enumerate(shown)]
     return _result(data, received.model or call.model, read_input_usage(received.usage))
 
 
-def _shown(numbers: Raw, encoding_format: str) -> Raw:
-    """A list of numbers as the client wants it. May raise UNREADABLE, and OverflowError for one beyond 32 bits."""
-    if encoding_format == "base64":
-        return Raw(b'"%b"' % in_base64(_as_numbers(numbers)))
-    return numbers
-
-
 def _result(data: list[_Item], model: str, usage: Usage | None) -> ChatResult:
     counts = UNSET if usage is None else _Counts(usage.input_tokens, usage.total_tokens)
     return ChatResult(encode(_Embeddings(data=data, model=model, usage=counts)), usage)
-
-
-def in_base64(numbers: list[float]) -> bytes:
-    """As OpenAI sends them: 32 bits each, the lowest byte first. May raise OverflowError."""
-    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers))

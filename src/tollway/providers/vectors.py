@@ -1,0 +1,75 @@
+"""Embeddings in the encoding that the client asked for, whatever its provider has sent.
+
+1. Asked for base64: numbers are encoded as OpenAI does it, 32 bits each, the lowest byte first; a text passes.
+2. Asked for numbers, or for nothing: a text is decoded, with as many digits as make the same 32 bits again; numbers
+   pass with their digits.
+3. Asked for anything else, a provider's own encoding: what has come passes.
+4. Each embedding is judged by itself. One that is neither numbers nor a text, or that cannot be put into the encoding
+   that was asked for, makes the answer none: libraries would read numbers from it that nobody meant.
+"""
+
+import base64
+import binascii
+import math
+import struct
+
+import msgspec
+
+from tollway.wire.json import UNREADABLE, Raw, decoder
+
+_TEXT, _LIST = b'"['
+_FLOAT_BYTES = 4
+
+_as_numbers = decoder(list[float])
+_as_text = decoder(str)
+_URL_SAFE = str.maketrans("-_", "+/", "\r\n")
+
+UNENCODABLE = (*UNREADABLE, OverflowError)
+"""What is raised where rule 4 applies."""
+
+
+class Vector(msgspec.Struct, gc=False):
+    """What is looked at of one embedding in an answer."""
+
+    embedding: Raw
+    index: int | None = None
+
+
+def is_as_asked(embedding: Raw, encoding_format: str) -> bool:
+    """Whether it passes."""
+    if encoding_format == "float":
+        return _first(embedding) == _LIST
+    return encoding_format != "base64" or _first(embedding) == _TEXT
+
+
+def as_asked(embedding: Raw, encoding_format: str) -> Raw:
+    """The embedding in this encoding. Raises one of UNENCODABLE."""
+    if is_as_asked(embedding, encoding_format):
+        return embedding
+    if encoding_format == "base64":
+        return Raw(b'"%b"' % in_base64(_as_numbers(embedding)))
+    return Raw(in_numbers(_as_text(embedding)))
+
+
+def in_base64(numbers: list[float]) -> bytes:
+    """As OpenAI sends them. Raises OverflowError for a number beyond 32 bits."""
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers))
+
+
+def in_numbers(text: str) -> bytes:
+    """A list in JSON. Raises one of UNENCODABLE for a text that is no list of numbers in base64."""
+    text = text.translate(_URL_SAFE)
+    try:
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise msgspec.ValidationError("no base64") from error
+    if not packed or len(packed) % _FLOAT_BYTES:
+        raise msgspec.ValidationError("no numbers of 32 bits")
+    numbers = struct.unpack(f"<{len(packed) // _FLOAT_BYTES}f", packed)
+    if not all(map(math.isfinite, numbers)):
+        raise msgspec.ValidationError("numbers that are none")
+    return ("[" + ",".join([f"{number:.9g}" for number in numbers]) + "]").encode()
+
+
+def _first(raw: Raw) -> int:
+    return memoryview(raw)[0]
