@@ -132,7 +132,7 @@ def any_answer() -> Answer:
     usage = {"prompt_tokens": 1, "total_tokens": 1}
     vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
     choice = {"index": 0, "text": "Hi", "logprobs": None, "finish_reason": "stop"}
-    common = reply(200, {"object": "list", "data": [vector], "choices": [choice], "results": [], "usage": usage})
+    common = reply(200, {"object": "list", "data": [vector], "choices": [choice], "results": [{}], "usage": usage})
 
     def answer(request: Received) -> Iterable[Part]:
         chat = request.method == "POST" and request.path == "/v1/chat/completions"

@@ -32,6 +32,8 @@ class OpenAIChat:
 
     def encode(self, call: ChatCall, model: str) -> UpstreamRequest | BadRequest:
         """The client's body with the provider's name of the model; a stream is asked for its usage."""
+        if call.beyond is not None and self._quirks.openai_ranges:
+            return call.beyond
         top = put_cap({**call.top, "model": model}, model, self._quirks)
         put_stream_options(top, call, self._quirks)
         if call.bare_images:

@@ -64,6 +64,8 @@ class OpenAICompletions:
 
     def encode(self, call: CompletionCall, model: str) -> UpstreamRequest | BadRequest:
         """The client's body with the provider's name of the model; a stream is asked for its usage."""
+        if call.beyond is not None and self._quirks.openai_ranges:
+            return call.beyond
         top: dict[str, object] = {**call.top, "model": model}
         put_stream_options(top, call, self._quirks)
         return UpstreamRequest(_PATH, encode(top))

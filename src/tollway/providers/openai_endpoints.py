@@ -14,6 +14,7 @@ from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.bounds import ALWAYS_CHEAP
+from tollway.providers.quirks import USUAL, Quirks
 from tollway.providers.unstreamed import Unstreamed
 from tollway.providers.usage import read_input_usage
 from tollway.providers.vectors import UNENCODABLE, Vector, as_asked, is_as_asked
@@ -44,8 +45,13 @@ class _Moderations(msgspec.Struct, gc=False):
 class OpenAIEmbeddings(Unstreamed):
     """A :class:`~tollway.providers.base.SplittingAdapter` for providers that speak OpenAI's dialect."""
 
+    def __init__(self, quirks: Quirks = USUAL) -> None:
+        self._quirks = quirks
+
     def encode(self, call: EmbeddingsCall, model: str) -> UpstreamRequest | BadRequest:
         """The client's body with the provider's name of the model."""
+        if call.beyond is not None and self._quirks.openai_ranges:
+            return call.beyond
         return UpstreamRequest(b"/embeddings", encode({**call.top, "model": model}))
 
     def decode(

@@ -7,10 +7,12 @@ import msgspec
 
 
 class Quirks(msgspec.Struct, frozen=True):
-    """What to do for one provider. The defaults are those of OpenAI and of Mistral themselves."""
+    """What to do for one provider. The defaults are those of OpenAI and of Mistral themselves, but for OpenAI's ranges:
+    only its own row asks for them."""
 
     stream_options: bool = True
     max_completion_tokens: bool = True
+    openai_ranges: bool = False
     logprobs: bool = False
     bridge: bool = True
     text_with_tool_calls: bool = True
@@ -33,6 +35,10 @@ QUIRKS: Mapping[str, Quirk] = {
         "it does not know stream_options; its streams are billed by estimate unless usage comes unasked",
     ),
     "max_tokens_only": Quirk({"max_completion_tokens": False}, "it knows max_tokens and not max_completion_tokens"),
+    "openai_ranges": Quirk(
+        {"openai_ranges": True},
+        "it is OpenAI itself: what is out of its ranges (5 stop sequences, a temperature of 3) is refused, not passed",
+    ),
     "logprobs": Quirk({"logprobs": True}, "Mistral's dialect: it takes logprobs and top_logprobs"),
     "user_after_tool": Quirk({"bridge": False}, "Mistral's dialect: a user may speak directly after a tool"),
     "no_text_with_tool_calls": Quirk(

@@ -16,7 +16,7 @@ from tollway.providers.quirks import Quirks, quirks_of
 def _openai(quirks: Quirks) -> dict[str, Adapter]:
     return {
         "chat/completions": OpenAIChat(quirks),
-        "embeddings": OpenAIEmbeddings(),
+        "embeddings": OpenAIEmbeddings(quirks),
         "completions": OpenAICompletions(quirks),
         "moderations": OpenAIModerations(),
     }

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import asyncpg
 
-_PROVIDERS = (
-    ("openai", "openai", "https://api.openai.com/v1"),
-    ("mistral", "mistral", "https://api.mistral.ai/v1"),
-    ("demo", "openai", "builtin:demo"),
+_PROVIDERS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("openai", "openai", "https://api.openai.com/v1", ("openai_ranges",)),
+    ("mistral", "mistral", "https://api.mistral.ai/v1", ()),
+    ("demo", "openai", "builtin:demo", ()),
 )
 
 
@@ -113,7 +113,7 @@ async def _fill(connection: asyncpg.Connection) -> None:
         if not await connection.fetchval(mark):
             return  # another gateway was faster
         await connection.executemany(
-            "INSERT INTO tollway.providers (name, dialect, api_base) VALUES ($1, $2, $3)", _PROVIDERS
+            "INSERT INTO tollway.providers (name, dialect, api_base, quirks) VALUES ($1, $2, $3, $4)", _PROVIDERS
         )
         await connection.executemany(
             "INSERT INTO tollway.models (name, provider, input_cost_per_1k, output_cost_per_1k, "

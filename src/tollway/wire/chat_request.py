@@ -11,8 +11,22 @@ from tollway.domain.refusals import BadRequest
 from tollway.wire.chat_messages import Assistant, Image, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import Object, Raw, Unset, decoder, is_null
-from tollway.wire.model_call import Count, ModelCall, Penalty, Seed, Stop, StreamOptions, Temperature, TopP
-from tollway.wire.request_body import read_body
+from tollway.wire.model_call import (
+    AnyStop,
+    Choices,
+    Count,
+    ModelCall,
+    Penalty,
+    Seed,
+    Stop,
+    StreamOptions,
+    Temperature,
+    TopP,
+)
+from tollway.wire.request_body import read_beyond, read_body
+
+MAX_TOOLS = 1_000
+"""Of one request, functions in the form from before there were tools likewise; OpenAI takes 128."""
 
 _NULL = Raw(b"null")
 
@@ -59,7 +73,7 @@ class _ResponseFormat(msgspec.Struct, gc=False):
 class _Parameters(msgspec.Struct, gc=False):
     """Every parameter of OpenAI's chat request with its type and the range that holds for all providers.
 
-    What differs between providers (names of efforts, kinds of tools) is theirs to judge.
+    What differs between providers (names of efforts, kinds of tools, ranges) is theirs to judge.
     """
 
     model: str
@@ -68,21 +82,21 @@ class _Parameters(msgspec.Struct, gc=False):
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    stop: Stop | None = None
+    n: Choices | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: AnyStop | None = None
     seed: Seed | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    top_logprobs: Count | None = None
     logit_bias: Object | None = None
     response_format: _ResponseFormat | None = None
-    tools: Annotated[list[_ToolDefinition], msgspec.Meta(max_length=128)] | None = None
+    tools: Annotated[list[_ToolDefinition], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | Object | None = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[list[_FunctionDefinition], msgspec.Meta(max_length=128)] | None = None
+    functions: Annotated[list[_FunctionDefinition], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
     function_call: str | Object | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
@@ -98,7 +112,21 @@ class _Parameters(msgspec.Struct, gc=False):
     web_search_options: Object | None = None
 
 
-_decode_parameters = decoder(_Parameters)
+class _WithinOpenAIs(_Parameters, gc=False):
+    """The same with the ranges of OpenAI itself."""
+
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    stop: Stop | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[_ToolDefinition], msgspec.Meta(max_length=128)] | None = None
+    functions: Annotated[list[_FunctionDefinition], msgspec.Meta(max_length=128)] | None = None
+
+
+_decode_within = decoder(_WithinOpenAIs)
+_decode_beyond = decoder(_Parameters)
 
 _PROMPT_MEMBERS = ("messages", "tools", "functions", "response_format")
 """What the model reads. A prediction is billed as output; the rest costs no tokens."""
@@ -106,9 +134,12 @@ _PROMPT_MEMBERS = ("messages", "tools", "functions", "response_format")
 
 def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
     """The call that these bytes ask for, or what is wrong with them. Never raises."""
-    read = read_body(body, _decode_parameters)
+    read: tuple[_Parameters, dict[str, Raw]] | BadRequest = read_body(body, _decode_within)
+    beyond = None
     if isinstance(read, BadRequest):
-        return read
+        beyond, read = read, read_beyond(body, read, _decode_beyond)
+        if isinstance(read, BadRequest):
+            return read
     known, top = read
     if known.user is not None and "\0" in known.user:
         return BadRequest("Invalid 'user': it holds a NUL character.", "user", "invalid_value")
@@ -131,6 +162,7 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
         bare_images=bare_images,
         messages=known.messages,
         created=now_unix,
+        beyond=beyond,
         top=top,
     )
 

@@ -10,8 +10,11 @@ from tollway.wire.model_call import ModelCall
 from tollway.wire.request_body import read_body
 from tollway.wire.tokens import Texts, count, is_tokens, mixed, size
 
-MAX_INPUTS = 2048
+OPENAI_INPUTS = 2_048
 """OpenAI's own limit for one request."""
+
+MAX_INPUTS = 16_384
+"""Of one request to anybody: what the gateway holds of an answer is some objects for each."""
 
 
 class EmbeddingsCall(ModelCall, frozen=True, gc=False, kw_only=True):
@@ -49,7 +52,8 @@ def parse_embeddings(body: bytes, now_unix: int = 0) -> EmbeddingsCall | BadRequ
         return refusal
     inputs = count(texts)
     if inputs > MAX_INPUTS:
-        return BadRequest(f"Invalid 'input': {inputs} inputs, at most {MAX_INPUTS}.", "input", "array_above_max_length")
+        return _too_many(inputs, MAX_INPUTS)
+    beyond = _too_many(inputs, OPENAI_INPUTS) if inputs > OPENAI_INPUTS else None
     return EmbeddingsCall(
         model=known.model,
         max_output_tokens=0,
@@ -58,5 +62,10 @@ def parse_embeddings(body: bytes, now_unix: int = 0) -> EmbeddingsCall | BadRequ
         tokens=is_tokens(texts),
         encoding_format=known.encoding_format or "float",
         created=now_unix,
+        beyond=beyond,
         top=top,
     )
+
+
+def _too_many(inputs: int, most: int) -> BadRequest:
+    return BadRequest(f"Invalid 'input': {inputs} inputs, at most {most}.", "input", "array_above_max_length")

@@ -37,6 +37,13 @@ def read_body(body: bytes, decode: Callable[[bytes | Raw], T]) -> tuple[T, dict[
     return (known, top) if known.model is None or is_model_name(known.model) else NO_MODEL_NAME
 
 
+def read_beyond(
+    body: bytes, refused: BadRequest, decode: Callable[[bytes | Raw], T]
+) -> tuple[T, dict[str, Raw]] | BadRequest:
+    """What a decoder with wider ranges makes of a body that one with OpenAI's has refused so, if that may help."""
+    return refused if refused.param is None else read_body(body, decode)
+
+
 def is_model_name(name: str) -> bool:
     """Whether this can be the name of a model."""
     return name.isprintable() and 0 < len(name) <= MAX_MODEL_CHARACTERS

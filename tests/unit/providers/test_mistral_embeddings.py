@@ -15,7 +15,7 @@ from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.mistral.embeddings import MAX_BYTES, MAX_INPUTS, MistralEmbeddings
 from tollway.providers.openai_endpoints import OpenAIEmbeddings
 from tollway.providers.vectors import in_base64
-from tollway.wire.embeddings_request import MAX_INPUTS as OPENAI_INPUTS
+from tollway.wire.embeddings_request import OPENAI_INPUTS
 
 
 def bodies(inputs: list[str], **members: object) -> list[bytes]:

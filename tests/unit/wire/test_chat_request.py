@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.chat_request import ChatCall, parse_chat
+from tollway.wire.chat_request import MAX_TOOLS, ChatCall, parse_chat
 from tollway.wire.estimate import BYTES_PER_TOKEN, MEDIA_BYTES, output_tokens_estimate, prompt_tokens_estimate
+from tollway.wire.model_call import MAX_STOPS
 from tollway.wire.request_body import MAX_MODEL_CHARACTERS
 
 USER = {"role": "user", "content": "hi"}
@@ -104,33 +105,60 @@ def test_null_is_as_good_as_missing() -> None:
         ({"messages": [{"role": "user", "content": [{"type": 1}]}]}, "messages[0].content[0].type invalid_type"),
         ({"messages": [USER, {"role": "tool", "content": "a"}]}, "messages[1].tool_call_id missing_required_parameter"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": 1}]}]}, "messages[0].tool_calls[0].id invalid_type"),
-        ({"temperature": 2.1}, "temperature invalid_value"),
         ({"temperature": "hot"}, "temperature invalid_type"),
-        ({"top_p": -0.1}, "top_p invalid_value"),
-        ({"presence_penalty": 3}, "presence_penalty invalid_value"),
         ({"n": 0}, "n invalid_value"),
         ({"n": 129}, "n invalid_value"),
         ({"n": 1.5}, "n invalid_type"),
         ({"max_tokens": -1}, "max_tokens invalid_value"),
         ({"max_tokens": 2**31}, "max_tokens invalid_value"),
         ({"max_completion_tokens": "5"}, "max_completion_tokens invalid_type"),
-        ({"stop": ["a"] * 5}, "stop invalid_value"),
+        ({"stop": ["a"] * (MAX_STOPS + 1)}, "stop invalid_value"),
+        ({"stop": ["a"] * 5, "seed": "x"}, "seed invalid_type"),
         ({"stop": 5}, "stop invalid_type"),
         ({"stream": 1}, "stream invalid_type"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage invalid_type"),
         ({"tools": [{}]}, "tools[0].type missing_required_parameter"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name missing_required_parameter"),
-        ({"tools": [{"type": "function"}] * 129}, "tools invalid_value"),
+        ({"tools": [{"type": "function"}] * (MAX_TOOLS + 1)}, "tools invalid_value"),
+        ({"functions": [{"name": "f"}] * (MAX_TOOLS + 1)}, "functions invalid_value"),
         ({"tool_choice": 1}, "tool_choice invalid_type"),
         ({"response_format": "json"}, "response_format invalid_type"),
         ({"response_format": {}}, "response_format.type missing_required_parameter"),
         ({"logit_bias": [1]}, "logit_bias invalid_type"),
-        ({"top_logprobs": 21}, "top_logprobs invalid_value"),
+        ({"top_logprobs": -1}, "top_logprobs invalid_value"),
         ({"seed": 2**63}, "seed invalid_value"),
     ],
 )  # fmt: skip
 def test_a_wrong_member_is_named(members: dict[str, object], expected: str) -> None:
     assert refused(**members) == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": -1}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"frequency_penalty": -3}, "frequency_penalty"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"stop": ["a"] * 6}, "stop"),
+        ({"top_logprobs": 30}, "top_logprobs"),
+        ({"tools": [{"type": "function"}] * 200}, "tools"),
+        ({"functions": [{"name": "f"}] * 200}, "functions"),
+    ],
+)
+def test_what_only_openai_would_refuse_is_a_call(members: dict[str, object], param: str) -> None:
+    call = parse(**members)
+    assert call.beyond is not None
+    assert (call.beyond.param, call.beyond.code, call.beyond.status) == (param, "invalid_value", 400)
+    assert json.loads(bytes(call.top[param])) == members[param]
+
+
+def test_what_is_within_openais_ranges_says_so() -> None:
+    assert (
+        parse(temperature=2, stop=["a"] * 4, top_logprobs=20, top_p=0, tools=[{"type": "function"}] * 128).beyond
+        is None
+    )
 
 
 @pytest.mark.parametrize("missing", ["model", "messages"])

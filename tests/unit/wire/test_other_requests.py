@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.completion_request import CompletionCall, parse_completion
-from tollway.wire.embeddings_request import MAX_INPUTS, EmbeddingsCall, parse_embeddings
+from tollway.wire.completion_request import MAX_PROMPTS, CompletionCall, parse_completion
+from tollway.wire.embeddings_request import MAX_INPUTS, OPENAI_INPUTS, EmbeddingsCall, parse_embeddings
 from tollway.wire.estimate import BYTES_PER_TOKEN, MEDIA_BYTES
+from tollway.wire.model_call import MAX_STOPS
 from tollway.wire.moderation_request import ModerationCall, parse_moderation
 
 PARSERS = {"embeddings": parse_embeddings, "completions": parse_completion, "moderations": parse_moderation}
@@ -85,6 +86,24 @@ def test_a_completion_says_how_it_is_to_be_answered() -> None:
     assert not completion(prompt="a", stream=None, stream_options=None).include_usage
 
 
+@pytest.mark.parametrize(
+    ("operation", "members", "param", "code"),
+    [
+        ("embeddings", {"input": ["a"] * (OPENAI_INPUTS + 1)}, "input", "array_above_max_length"),
+        ("completions", {"best_of": 21}, "best_of", "invalid_value"),
+        ("completions", {"temperature": 3}, "temperature", "invalid_value"),
+        ("completions", {"stop": ["a"] * 5}, "stop", "invalid_value"),
+    ],
+)
+def test_what_only_openai_would_refuse_is_a_call(
+    operation: str, members: dict[str, object], param: str, code: str
+) -> None:
+    call = PARSERS[operation](json.dumps({**LEAST[operation], **members}).encode())
+    assert isinstance(call, EmbeddingsCall | CompletionCall)
+    assert call.beyond is not None
+    assert (call.beyond.param, call.beyond.code) == (param, code)
+
+
 def test_a_moderation_needs_no_model() -> None:
     assert moderation(input="a").model == ""
     assert moderation(input="a", model=None).model == ""
@@ -120,10 +139,11 @@ def test_a_picture_counts_flat() -> None:
         ("completions", {"prompt": 1}, "prompt invalid_type"),
         ("completions", {"prompt": [1, "a"]}, "prompt[1] invalid_type"),
         ("completions", {"n": 0}, "n invalid_value"),
-        ("completions", {"best_of": 21}, "best_of invalid_value"),
+        ("completions", {"best_of": 129}, "best_of invalid_value"),
+        ("completions", {"prompt": ["a"] * (MAX_PROMPTS + 1)}, "prompt array_above_max_length"),
         ("completions", {"max_tokens": -1}, "max_tokens invalid_value"),
-        ("completions", {"temperature": 3}, "temperature invalid_value"),
-        ("completions", {"stop": ["a"] * 5}, "stop invalid_value"),
+        ("completions", {"temperature": "hot"}, "temperature invalid_type"),
+        ("completions", {"stop": ["a"] * (MAX_STOPS + 1)}, "stop invalid_value"),
         ("completions", {"suffix": 1}, "suffix invalid_type"),
         ("completions", {"stream": "yes"}, "stream invalid_type"),
         ("moderations", {"model": ""}, "model invalid_value"),
