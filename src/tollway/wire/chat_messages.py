@@ -80,6 +80,10 @@ class Assistant(msgspec.Struct, tag_field="role", tag="assistant", gc=False):
     tool_calls: list[ToolCall] | None = None
     function_call: CalledFunction | None = None
     audio: Object | None = None
+    images: Raw | Unset = UNSET
+    """Pictures that a model has made: OpenRouter's own."""
+    reasoning_details: Raw | Unset = UNSET
+    """What a model thought, sealed: the same."""
     name: str | None = None
 
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import msgspec
 
 from tollway.domain.refusals import BadRequest
+from tollway.wire import media
 from tollway.wire.chat_messages import Assistant, Image, Message, Messages, Part
 from tollway.wire.estimate import MEDIA_BYTES
-from tollway.wire.json import Object, Raw, Unset, decoder, is_null
+from tollway.wire.json import UNSET, Object, Raw, Unset, decoder, is_null
 from tollway.wire.model_call import (
     AnyStop,
     Choices,
@@ -145,7 +146,7 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
         return BadRequest("Invalid 'user': it holds a NUL character.", "user", "invalid_value")
     options = known.stream_options
     cap = known.max_completion_tokens
-    discount, bare_images = _media(known.messages)
+    discount, bare_images = _media(known.messages, top["messages"])
     prompt_bytes = len(top["messages"]) - discount
     if len(top) > 2:
         for name in _PROMPT_MEMBERS[1:]:
@@ -176,16 +177,21 @@ def _prefill(last: Message) -> str:
     return content or ""
 
 
-def _media(messages: list[Message]) -> tuple[int, bool]:
+def _media(messages: list[Message], raw: Raw) -> tuple[int, bool]:
     """How many bytes to take off, so that each medium counts flat (negative: to add); whether a picture is bare."""
-    discount, bare = 0, False
+    discount, bare, others = 0, False, False
     for message in messages:
         content = message.content
         if type(content) is list:
             for part in content:
-                discount += _media_bytes(part)
+                size = _media_bytes(part)
+                discount += size
                 bare = bare or type(part.image_url) is str
-    return discount, bare
+                others = others or not (size or part.type in media.TEXT_KINDS)
+        if type(message) is Assistant:
+            for other in (message.images, message.reasoning_details):
+                discount += 0 if isinstance(other, Unset) else media.discount_of(other)
+    return discount + _other_media(raw) if others else discount, bare
 
 
 def _media_bytes(part: Part) -> int:
@@ -195,3 +201,27 @@ def _media_bytes(part: Part) -> int:
         if not isinstance(medium, Unset):
             return len(medium) - MEDIA_BYTES
     return 0
+
+
+class _Holder(msgspec.Struct, gc=False):
+    content: Raw = _NULL
+
+
+class _Known(msgspec.Struct, gc=False):
+    image_url: Raw | Unset = UNSET
+    input_audio: Raw | Unset = UNSET
+    file: Raw | Unset = UNSET
+
+
+_as_holders = decoder(list[_Holder])
+_as_raws = decoder(list[Raw])
+_as_known = decoder(_Known)
+_NONE_KNOWN = _Known()
+_LIST = ord("[")
+
+
+def _other_media(messages: Raw) -> int:
+    """The same of parts of other kinds than OpenAI has, which other servers of its dialect take."""
+    contents = [holder.content for holder in _as_holders(messages)]
+    parts = [part for content in contents if memoryview(content)[0] == _LIST for part in _as_raws(content)]
+    return sum(media.discount(part) for part in parts if _as_known(part) == _NONE_KNOWN)

@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from tollway.domain.refusals import BadRequest
-from tollway.wire.estimate import MEDIA_BYTES
+from tollway.wire import media
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8, members
 from tollway.wire.request_body import NO_JSON, NO_MODEL_NAME, TOO_MUCH, is_model_name, wrong_value
 from tollway.wire.structure import OF_REQUESTS, fits
@@ -74,7 +74,7 @@ def parse_relayed(body: bytes, *, may_be_empty: bool = False) -> RelayedCall | B
         model=model,
         stream=judged.stream is True,
         max_output_tokens=_cap(top),
-        prompt_bytes=sum(len(top[name]) for name in _PROMPT_MEMBERS if name in top) - _media_discount(items),
+        prompt_bytes=sum(len(top[name]) for name in _PROMPT_MEMBERS if name in top) - _media_discount(top),
         refers_to_stored=_refers_to_stored(top, items),
         top=top,
     )
@@ -96,23 +96,17 @@ class _Item(msgspec.Struct, gc=False):
 
     type: str | None = None
     role: str | None = None
+
+
+class _Content(msgspec.Struct, gc=False):
+    """What an item of the input holds, if that is a list."""
+
     content: Raw | Unset = UNSET
-    output: Raw | Unset = UNSET
-    result: Raw | Unset = UNSET  # a picture that a tool has made
-
-
-class _Part(msgspec.Struct, gc=False):
-    """One part of an item; a medium is in one of these."""
-
-    image_url: Raw | Unset = UNSET
-    input_audio: Raw | Unset = UNSET
-    file_data: Raw | Unset = UNSET
-    file_url: Raw | Unset = UNSET
-    file_id: Raw | Unset = UNSET
 
 
 _decode_items = decoder(list[_Item])
-_decode_parts = decoder(list[_Part] | _Part)  # type: ignore[arg-type]  # a union is no class
+_decode_content = decoder(_Content)
+_decode_raws = decoder(list[Raw])
 
 
 def _items(top: dict[str, Raw]) -> list[_Item]:
@@ -123,30 +117,26 @@ def _items(top: dict[str, Raw]) -> list[_Item]:
         return []
 
 
-def _media_discount(items: list[_Item]) -> int:
+def _media_discount(top: dict[str, Raw]) -> int:
     """How many bytes to take off, so that each medium counts flat (negative: to add)."""
     discount = 0
-    for item in items:
-        discount += _flat(item.result)
-        for raw in (item.content, item.output):
-            for part in _parts(raw):
-                media = (part.image_url, part.input_audio, part.file_data, part.file_url, part.file_id)
-                discount += next(filter(None, map(_flat, media)), 0)
+    for item in _raws(top.get("input", _NOTHING)):
+        try:
+            content = _decode_content(item).content
+        except UNREADABLE:
+            continue
+        if isinstance(content, Unset):
+            discount += media.discount(item)
+        elif not is_text(content):
+            discount += sum(map(media.discount, _raws(content)))
     return discount
 
 
-def _flat(medium: Raw | Unset) -> int:
-    return 0 if isinstance(medium, Unset) or is_null(medium) else len(medium) - MEDIA_BYTES
-
-
-def _parts(raw: Raw | Unset) -> list[_Part]:
-    if isinstance(raw, Unset) or is_text(raw):
-        return []
+def _raws(raw: Raw) -> list[Raw]:
     try:
-        parts = _decode_parts(raw)
+        return [] if is_text(raw) or is_null(raw) else _decode_raws(raw)
     except UNREADABLE:
         return []
-    return parts if isinstance(parts, list) else [parts]
 
 
 _REFERRING = ("input", "tools", "images", "mask", "prompt_cache_options", "background_options")
