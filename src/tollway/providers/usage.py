@@ -55,6 +55,14 @@ def read_usage(raw: Raw) -> Usage | None:
         return _only_counts(raw)
 
 
+def read_full(raw: Raw) -> FullCounts | None:
+    """The usage object, if it is right in all that is looked at."""
+    try:
+        return _decode_full(raw)
+    except UNREADABLE:
+        return None
+
+
 def usage_of(full: FullCounts) -> Usage:
     """The counts; a part is never larger than its whole."""
     fresh, output = full.prompt_tokens, full.completion_tokens
@@ -114,16 +122,8 @@ def said_bytes(body: bytes) -> int:
     return size
 
 
-def tells_cached(raw: Raw) -> bool:
-    """Whether the usage object says how much of the prompt was cached."""
-    try:
-        return has_cached(_decode_full(raw))
-    except UNREADABLE:
-        return False
-
-
 def has_cached(full: FullCounts) -> bool:
-    """The same of one that has been read."""
+    """Whether the usage object says how much of the prompt was cached."""
     return _cached(full) is not None
 
 

@@ -15,7 +15,7 @@ from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.tools import short_id
 from tollway.providers.reasons import real_reason
 from tollway.providers.tool_numbers import MAX_CALLS, real
-from tollway.providers.usage import read_usage, said_bytes, tells_cached
+from tollway.providers.usage import has_cached, read_full, read_usage, said_bytes, usage_of
 from tollway.wire.chat_answer import (
     FINISH_REASONS,
     ID_PREFIX,
@@ -125,13 +125,13 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
             warnings += reason_warnings(told)
         reason = finish_reason(told, call)
         choices.append(Choice(received.index, said, logprobs_of(received.logprobs), reason))
-    usage = None if reply.usage is UNSET else read_usage(reply.usage)
+    usage, shown = counted(reply.usage)
     completion = Completion(
         id=answer_id(reply.id, body),
         created=reply.created or call.created,
         model=model_name(reply.model, call),
         choices=choices,
-        usage=shown_usage(usage, reply.usage),
+        usage=shown,
         service_tier=_service_tier(reply.usage, call),
     )
     out = encode(completion)
@@ -164,11 +164,15 @@ def _second_reading(body: bytes, call: ChatCall) -> _Reply:
     return _decode(tidy.chat_reply(in_utf8(body), tidy.missing(call, body), lists=True))
 
 
-def shown_usage(usage: Usage | None, raw: Raw | Unset) -> TokenCounts | Unset:
-    """The usage object for the client; missing where the provider's could not be believed."""
-    if usage is None or isinstance(raw, Unset):
-        return UNSET
-    return token_counts(usage, cached_told=tells_cached(raw))
+def counted(raw: Raw | Unset) -> tuple[Usage | None, TokenCounts | Unset]:
+    """The usage, and the usage object for the client: neither where the provider's cannot be believed."""
+    if isinstance(raw, Unset):
+        return None, UNSET
+    full = read_full(raw)
+    usage = read_usage(raw) if full is None else usage_of(full)
+    if usage is None:
+        return None, UNSET
+    return usage, token_counts(usage, cached_told=full is not None and has_cached(full))
 
 
 def finish_reason(received: str, call: ChatCall) -> str:

@@ -11,11 +11,11 @@ from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.reply import (
     ReceivedCall,
     answer_id,
+    counted,
     finish_reason,
     model_name,
     once,
     reason_warnings,
-    shown_usage,
     whole,
 )
 from tollway.providers.mistral.tools import short_id
@@ -144,7 +144,7 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
         for index, progress in self._endings.items():
             reason = finish_reason(progress.reason or progress.usual, self._call)
             frames.append(self._write([ChunkChoice(index, Delta(), finish_reason=reason)]))
-        usage = shown_usage(self.usage, self._raw_usage)
+        _, usage = counted(self._raw_usage)
         if self._call.include_usage and usage is not UNSET:
             frames.append(self._write([], usage))
         return b"".join(frames)
