@@ -1,6 +1,6 @@
 """What servers that copy OpenAI's dialect get wrong in a stream, and what client libraries cannot take.
 
-1. A role in every delta: libraries join texts, and "assistantassistant" is no role.
+1. A role in every delta, or in none: libraries join texts, and "assistantassistant" is no role; others fail without.
 2. Tool calls without an index, all of index 0, with their id or name in every piece, or without an id or a type; and
    empty ones where there is nothing to say. ``tool_numbers.py`` knows which call a piece belongs to.
 3. The name of a function in every piece, in the form from before there were tools.
@@ -110,8 +110,8 @@ def size_of(text: str | Unset | None) -> int:
 
 
 class _Edit(NamedTuple):
-    role: bool
-    """It was told before."""
+    role: bool | None
+    """Whether it is to be told although it is not there; None where it stays as it is, False where it goes."""
     calls: Sequence[Place | None]
     """Where the calls belong, if one of them says otherwise."""
     function: bool
@@ -155,12 +155,15 @@ def whole_call(place: Place, where: str) -> dict[str, object]:
 
 
 def _edit(delta: Said, known: Progress) -> _Edit | None:
-    again = False
-    if isinstance(delta.role, str):
-        again, known.role_told = known.role_told, True
+    role = None
+    if not known.role_told:
+        role = None if isinstance(delta.role, str) else True
+        known.role_told = True
+    elif isinstance(delta.role, str):
+        role = False
     places = _places(delta.tool_calls, known) if delta.tool_calls else ()
     named = delta.function_call is not None and _names_again(delta.function_call, known)
-    return _Edit(again, places, named) if again or places or named else None
+    return _Edit(role, places, named) if places or named or role is not None else None
 
 
 def _places(calls: Sequence[ToolCall], known: Progress) -> Sequence[Place | None]:
@@ -212,6 +215,8 @@ def _rewritten(choice: Mapping[str, Raw], edit: _Edit, where: str) -> dict[str, 
     given = members(choice["delta"])
     delta: dict[str, object] = {**given}
     if edit.role:
+        delta = {"role": "assistant", **_without(delta, "role")}
+    elif edit.role is False:
         del delta["role"]
     if edit.calls:
         pieces = zip(_as_objects(given["tool_calls"]), edit.calls, strict=True)

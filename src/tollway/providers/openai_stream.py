@@ -253,7 +253,10 @@ class OpenAIStream(PassingStream[ChatCall, Progress]):
         endings = self._endings
         odd = told = False
         for choice in choices:
-            progress = endings.get(choice.index) or self._shows_itself(choice.index, data)
+            progress = endings.get(choice.index)
+            if progress is None:
+                progress = self._shows_itself(choice.index, data)
+                odd = True  # perhaps: it has to tell its role
             delta = choice.delta
             content = delta.content
             if (

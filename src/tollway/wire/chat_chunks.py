@@ -65,7 +65,7 @@ def frame(chunk: object) -> bytes:
 
 
 def _delta(message: dict[str, Raw]) -> dict[str, object]:
-    delta: dict[str, object] = {**message}
+    delta: dict[str, object] = {"role": "assistant", **message}
     if "tool_calls" in message:
         calls = _tool_calls(message["tool_calls"]) or []
         delta["tool_calls"] = [{"index": index, **tool_call} for index, tool_call in enumerate(calls)]
