@@ -1,6 +1,7 @@
-"""The official library for Node.js: every scenario runs in one process of node; pytest prescribes and asserts.
+"""The official library for Node.js, and Vercel's AI SDK where streams are odd: every scenario runs in one process of
+node; pytest prescribes and asserts.
 
-The library comes from the lock file in ``node/`` and is installed once into pytest's cache.
+The libraries come from the lock file in ``node/`` and is installed once into pytest's cache.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from fakes.upstream import (
     embeddings_reply,
     error,
     event,
+    http_chunk,
     mistral_reply,
     mistral_stream,
     openai_reply,
@@ -114,6 +116,72 @@ async def tools_and_objects(script: Script) -> None:
     await script.add_at_mistral("tools run at mistral", "runTools", calls, mistral_reply(sunny))
 
 
+HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_760_000_000, "model": "up"}
+
+
+def odd_stream(*choices: dict[str, Any] | bytes, end: Any = LAST_CHUNK) -> Answer:
+    """A stream of these choices, each in a chunk, and of events that are written out."""
+    events = [
+        event({**HEAD, "choices": [{"index": 0, **choice}]}) if isinstance(choice, dict) else http_chunk(choice)
+        for choice in choices
+    ]
+    return raw(STREAM_HEAD, *events, event("[DONE]"), end)
+
+
+def said(reason: Any, **delta: Any) -> dict[str, Any]:
+    return {"delta": delta, "finish_reason": reason}
+
+
+def piece(**members: Any) -> dict[str, Any]:
+    return said(None, tool_calls=[{"index": 0, **members}])
+
+
+HEL, LO = said(None, role="assistant", content="Hel"), said(None, content="lo")
+ODD: dict[str, tuple[list[dict[str, Any] | bytes], str, list[Any], str]] = {
+    "empty reasons": (
+        [said("", role="assistant", content="Hel"), said("", content="lo"), said("stop")],
+        *("Hello", [], "stop"),
+    ),
+    "reasons everywhere": (
+        [said("stop", role="assistant", content="Hel"), said("stop", content="lo")],
+        *("Hello", [], "stop"),
+    ),
+    "no reason": ([HEL, said("", content="lo")], "Hello", [], "stop"),
+    "no role": ([said(None, content="Hello"), said("length")], "Hello", [], "length"),
+    "keep-alives": (
+        [b"data: null\n\n", HEL, b'data: {"choices":null}\n\ndata: ping\n\n', LO, {"finish_reason": "stop"}],
+        *("Hello", [], "stop"),
+    ),
+    "ids that change": (
+        [
+            piece(id="A", type="function", function={"name": "f", "arguments": ""}),
+            piece(id="B", function={"arguments": '{"a"'}),
+            piece(id="", type="", function={"name": "", "arguments": ":1}"}),
+            said("tool_calls"),
+        ],
+        *("", [["A", "f", '{"a":1}']], "tool_calls"),
+    ),
+    "a late name": (
+        [piece(id="A"), piece(function={"name": "f", "arguments": {"a": 1}}), said("tool_calls")],
+        *("", [["A", "f", '{"a":1}']], "tool_calls"),
+    ),
+    "parts and numbers": (
+        [said(None, role="assistant", content=[{"type": "text", "text": "Hel"}]), said(None, content=5), said("stop")],
+        *("Hel5", [], "stop"),
+    ),
+}
+"""Streams of servers that copy OpenAI's dialect: what they say, by text, calls and reason to end."""
+
+VECTOR = [0.5, -1.0, 0.25, 0.125, 2.0, -0.5, 4.0, 8.0]
+
+
+async def odd_streams(script: Script) -> None:
+    for name, (choices, *_) in ODD.items():
+        await script.add(f"odd: {name}", "odd", odd_stream(*choices))
+    floats = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": VECTOR}], "model": "e"}
+    await script.add("embed", "embed", reply(200, floats))
+
+
 async def other_paths(script: Script) -> None:
     await script.add_call("embeddings", "embeddings.create", embeddings_reply(), input=["1", "2"])
     at_mistral = await script.add_call("embeddings at mistral", "embeddings.create", input=["1", "2"])
@@ -160,7 +228,7 @@ async def errors(script: Script) -> None:
 
 
 async def write(script: Script) -> None:
-    for part in (chats, tools_and_objects, other_paths, errors):
+    for part in (chats, tools_and_objects, odd_streams, other_paths, errors):
         await part(script)
     await script.gateway.configuration_is_live()
 
@@ -262,6 +330,22 @@ def test_a_response_streams(results: dict[str, dict[str, Any]]) -> None:
 def test_pages_are_followed(results: dict[str, dict[str, Any]], tenants: dict[str, Tenant]) -> None:
     assert [file["id"] for file in results["files"]["value"]] == ["file-1", "file-2"]
     assert [request.path for request in tenants["files"].openai.requests] == ["/v1/files", "/v1/files?after=file-1"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_streams_are_read_by_both_libraries(results: dict[str, dict[str, Any]], name: str) -> None:
+    _, text, calls, finish = ODD[name]
+    result = results[f"odd: {name}"]
+    assert "error" not in result, result
+    assert (result["text"], result["calls"], result["finish"]) == (text, calls, finish)
+    assert result["sdk"] == {"text": text, "calls": calls, "finish": finish, "errors": []}
+
+
+def test_numbers_come_where_the_library_asks_for_base64(
+    results: dict[str, dict[str, Any]], tenants: dict[str, Tenant]
+) -> None:
+    assert results["embed"]["vector"] == VECTOR
+    assert tenants["embed"].openai.requests[0].json["encoding_format"] == "base64"
 
 
 def test_sound_comes_and_goes(results: dict[str, dict[str, Any]], tenants: dict[str, Tenant]) -> None:

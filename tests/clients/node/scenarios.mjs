@@ -1,6 +1,7 @@
 // Runs the scenarios that pytest prescribes on standard input with the official library and prints what came of each,
 // as one JSON object by scenario. Pytest decides whether it is right.
 
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import OpenAI, { toFile } from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { text } from "node:stream/consumers";
@@ -79,6 +80,25 @@ const actions = {
       if (chunk.choices[0]?.delta?.content) break; // leaving the loop aborts the request
     }
     return {};
+  },
+  /** The same stream as both libraries read it. */
+  async odd({ openai }, { key, model }) {
+    const runner = openai.chat.completions.stream({ model, messages: MESSAGES });
+    const [choice] = (await runner.finalChatCompletion()).choices;
+    const calls = (choice.message.tool_calls ?? []).map((call) => [call.id, call.function.name, call.function.arguments]);
+    const sdk = createOpenAICompatible({ name: "tollway", baseURL, apiKey: key }).chatModel(model);
+    const prompt = [{ role: "user", content: [{ type: "text", text: "Hello" }] }];
+    const seen = { text: "", calls: [], finish: null, errors: [] };
+    for await (const part of (await sdk.doStream({ prompt })).stream) {
+      if (part.type === "text-delta") seen.text += part.delta;
+      if (part.type === "tool-call") seen.calls.push([part.toolCallId, part.toolName, part.input]);
+      if (part.type === "finish") seen.finish = part.finishReason.raw;
+      if (part.type === "error") seen.errors.push(String(part.error));
+    }
+    return { text: choice.message.content ?? "", calls, finish: choice.finish_reason, sdk: seen };
+  },
+  async embed({ openai }, { model }) {
+    return { vector: (await openai.embeddings.create({ model, input: "Hello" })).data[0].embedding };
   },
   /** Any method: `method` is its path in the library, `body` its one argument; streams and pages are collected. */
   async call({ openai }, { method, body }) {
