@@ -55,6 +55,7 @@ ENDPOINTS: tuple[tuple[str, str, Mapping[str, Rule], frozenset[str]], ...] = (
 AT_OPENAI = {
     "model": "mapped: the provider's name of the model",
     "stream_options": "mapped: a stream is always asked for its usage",
+    "encoding_format": "passed; the answer is put into it where the server has not done so",
 }
 CHAT_AT_OPENAI = {
     **AT_OPENAI,
@@ -90,6 +91,9 @@ tables say. Mistral refuses what it does not know, so its requests are made anew
 | dropped with a warning | left out, and told in `x-tollway-warnings` (`dropped=user`); refused for a strict call |
 | refused | 400 with the parameter as `param`; another provider of the model may still take it |
 
+What is out of OpenAI's own ranges (more than 4 stop sequences or 128 tools, a temperature above 2 …) is refused for
+OpenAI itself, whose row has the quirk `openai_ranges`, and passed to every other provider.
+
 A call is strict with the header `x-tollway-strict: true`. A parameter that is null counts as missing at Mistral. One
 that no table lists is dropped there with a warning.
 """
@@ -115,9 +119,19 @@ STREAMS = """\
 Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the last, whatever the provider's look like.
 
 - Usage comes in a last chunk with empty `choices` where `stream_options.include_usage` asks for it, and nowhere else.
-- A role is told once for each choice, in its first chunk; a reason to end is told once, after the content.
-- Tool calls carry an index, an id, a type and a name, each once.
+- A role is told once for each choice, in its first chunk.
+- A reason to end is told once for each choice, after all of its content, when nothing can follow it any more. Content
+  never waits for it. An empty one is none, and of several the last one counts; one that never comes is completed.
+- Tool calls carry an index, an id, a type and a name, each once, and begin with their name. A new id begins a new call
+  only together with a name or another index. Empty members of later pieces are left out.
 - What a model thought is left out; with the header `x-tollway-reasoning: true` it is shown as `reasoning_content`.
+- What a server writes oddly is read, as long as it can be told what was said: frames with nothing in them are skipped
+  (`null`, `[]`, `ping`, choices that are null …), a number or a list of parts where a text belongs is its text, an object
+  of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced, a delta that is
+  missing is empty, and what clients need is completed. It holds for whole answers likewise. What cannot be read is a
+  failure.
+- A stream that breaks off after every choice has given a reason to end is whole, unless the server gives reasons that
+  mean nothing, as in every chunk.
 - A failure before the first content leads to the next model, and the client does not notice. After that it is a last
   frame with an `error` object, and no `[DONE]` follows. It has the provider's own message, code and type.
 """

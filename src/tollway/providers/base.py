@@ -50,13 +50,14 @@ class StreamDecoder(Protocol):
     failure: UpstreamFailure | None
     usage: Usage | None
     finished: bool
-    """The answer is whole: ``[DONE]`` came, or every choice gave its reason to end."""
+    """The answer is whole even if it breaks off here: ``[DONE]`` came, or every choice gave a reason to end that can be
+    believed. Some servers give one with each chunk."""
     done: bool
     """``[DONE]`` has come out: nothing more will be said, usage included."""
     warnings: tuple[str, ...]
     """As in :class:`ChatResult`. What is known when the stream has started gets into its head."""
     content_bytes: int
-    """Bytes of generated text and tool arguments so far, as JSON writes them: to bill a stream that is cut."""
+    """Bytes of generated text and tool arguments so far, in UTF-8: to bill a stream that is cut."""
 
     def feed(self, chunk: bytes) -> bytes:
         """The next piece, cut anywhere; returns whole ``data:`` frames for the client, or nothing."""

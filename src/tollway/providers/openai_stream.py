@@ -73,13 +73,13 @@ class PassingStream(ChatStream[C, E]):
         super().__init__(call, whole)
         self._totals = b""  # the chunk that tells the usage
         self._waiting: dict[int, bytes] = {}  # by choice: the chunk with its reason to end
-        self._head: dict[str, Raw] | None = None  # of the first chunk with an answer in it
+        self._head = b""  # of the first chunk with an answer in it
 
     def _shows_itself(self, index: int, data: bytes) -> E:
         """The first that is seen of a choice."""
-        if self._head is None:
+        if not self._head:
             top = members(data)
-            self._head = {name: raw.copy() for name, raw in top.items() if name in IN_EACH_CHUNK and is_short(raw)}
+            self._head = encode({name: raw for name, raw in top.items() if name in IN_EACH_CHUNK and is_short(raw)})
         return self._begin(index)
 
     def _says(self, choice: Mapping[str, Raw]) -> bool:
@@ -153,7 +153,7 @@ class PassingStream(ChatStream[C, E]):
         """A chunk of our own."""
         choice = {"index": index, self._member: said, "logprobs": None, "finish_reason": reason}
         usage = {"usage": None} if self._call.include_usage else {}
-        return encode({**(self._head or {}), "choices": [choice], **usage})
+        return encode({**members(self._head), "choices": [choice], **usage})
 
     def _last_frames(self) -> bytes:
         chunks = [*self._left(), *self._waiting.values()]
@@ -294,7 +294,7 @@ class OpenAIStream(PassingStream[ChatCall, Progress]):
         return bytes(members(choice["delta"]).get("role", b"null")) != b"null"
 
     def _left(self) -> list[bytes]:
-        where = answer_id(self._head or {})
+        where = answer_id(members(self._head)) if self._head else ""
         chunks = []
         for index, progress in self._endings.items():
             if progress.numbers is not None and (places := progress.numbers.unnamed()):

@@ -8,7 +8,7 @@ a name that comes twice is doubled, and a call that begins without a name fails.
 2. Without an id a new index begins a call; so does a name that comes without an index, a second time in one event, or
    where the call of that index has another name and arguments already.
 3. A call that has no name yet is kept back until it has one; then it comes with all that was said of it.
-4. A name that is repeated is left out. Another one before there are arguments is a piece of the name, and passes.
+4. A name is told once: the first. What comes before there are arguments and is another name is left out, too.
 """
 
 import hashlib
@@ -110,9 +110,8 @@ class CallNumbers:
                 raise msgspec.ValidationError("more indexes than calls")
         if call.number < 0:
             return self._first(call, call_id, name, arguments, needs_name=needs_name)
-        names = name is not None and (not call.name or (name != call.name and not call.has_arguments))
-        if names and name is not None:
-            call.name += name[:MAX_ID_BYTES]
+        names = name is not None and not call.name  # of a call that could wait no longer
+        call.name = call.name or (name or "")[:MAX_ID_BYTES]
         call.has_arguments = call.has_arguments or arguments != ""
         return Place(call.number, is_first=False, names=names)
 
