@@ -213,6 +213,8 @@ def _with_head(top: Mapping[str, Raw], otherwise: Missing, kind: str) -> Members
         head["created"] = _time(top["created"], otherwise.created)
     if "model" in top:
         head["model"] = text_of(top["model"]) or otherwise.model
+    if "usage" in top and _kind(top["usage"]) != _OBJECT:
+        head["usage"] = None
     if "error" in top and is_null(top["error"]):
         del head["error"]
     return head
@@ -301,8 +303,8 @@ def _is_thought(part: Raw) -> bool:
     return _kind(part) == _OBJECT and "thinking" in members(part)
 
 
-def _tidy_part(raw: Raw) -> Members:
-    if _kind(raw) != _OBJECT:
+def _tidy_part(raw: Raw, depth: int = 0) -> Members:
+    if _kind(raw) != _OBJECT or depth > 1:
         return {"type": "text", "text": text_of(raw)}
     part = members(raw)
     tidy: Members = {**part}
@@ -311,8 +313,8 @@ def _tidy_part(raw: Raw) -> Members:
     if "text" in part and not is_null(part["text"]):
         tidy["text"] = text_of(part["text"])
     if "thinking" in part and not is_null(thinking := part["thinking"]):
-        inner = [_tidy_part(item) for item in _values(thinking)] if _kind(thinking) == _LIST else text_of(thinking)
-        tidy["thinking"] = inner
+        is_list = _kind(thinking) == _LIST
+        tidy["thinking"] = [_tidy_part(item, depth + 1) for item in _values(thinking)] if is_list else text_of(thinking)
     return tidy
 
 

@@ -161,7 +161,9 @@ def _second_reading(body: bytes, call: ChatCall) -> _Reply:
     """May raise UNREADABLE."""
     if not is_cheap(body, MAX_REPLY_PARTS):
         raise msgspec.ValidationError("too much to take apart")
-    return _decode(tidy.chat_reply(in_utf8(body), tidy.missing(call, body), lists=True))
+    body = in_utf8(body)
+    otherwise = tidy.missing(call, body)._replace(answer_id="", model="")
+    return _decode(tidy.chat_reply(body, otherwise, lists=True))
 
 
 def counted(raw: Raw | Unset) -> tuple[Usage | None, TokenCounts | Unset]:

@@ -105,7 +105,7 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
         self._raw_usage: Raw | Unset = UNSET
 
     def _tidied(self, data: bytes) -> bytes | None:
-        return tidy.chat_chunk(data, self._missing(data), lists=True)
+        return tidy.chat_chunk(data, self._missing(data)._replace(answer_id="", model=""), lists=True)
 
     def _frame(self, chunk: _Chunk, data: bytes, name: bytes, _: bytes) -> bytes:
         marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
