@@ -126,10 +126,10 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
   only together with a name or another index. Empty members of later pieces are left out.
 - What a model thought is left out; with the header `x-tollway-reasoning: true` it is shown as `reasoning_content`.
 - What a server writes oddly is read, as long as it can be told what was said: frames with nothing in them are skipped
-  (`null`, `[]`, `ping`, choices that are null …), a number or a list of parts where a text belongs is its text, an object
-  of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced, a delta that is
-  missing is empty, and what clients need is completed. It holds for whole answers likewise. What cannot be read is a
-  failure.
+  (`null`, `[]`, `ping`, choices that are null …), a number or a list of parts where a text belongs is its text, an
+  object of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced, a delta
+  that is missing is empty, and what clients need is completed. It holds for whole answers likewise. What cannot be read
+  is a failure.
 - A stream that breaks off after every choice has given a reason to end is whole, unless the server gives reasons that
   mean nothing, as in every chunk.
 - A failure before the first content leads to the next model, and the client does not notice. After that it is a last

@@ -240,7 +240,7 @@ class OpenAIStream(PassingStream[ChatCall, Progress]):
         super().__init__(call, whole)
 
     def _tidied(self, data: bytes) -> bytes | None:
-        return tidy.chat_chunk(data, self._missing(data))
+        return tidy.chat_chunk(data, self._missing(data), self._sums_up)
 
     def _frame(self, chunk: _Glance, data: bytes, name: bytes, frame: bytes) -> bytes:
         choices, usage = chunk.choices, chunk.usage
@@ -276,7 +276,7 @@ class OpenAIStream(PassingStream[ChatCall, Progress]):
             if choice.finish_reason is not None:
                 told = True
             elif progress.watched and says:
-                progress.said(None)
+                progress.said(None, content)
                 self._told()
         if not self.started:
             self.started = _says_something(data)

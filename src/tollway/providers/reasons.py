@@ -9,6 +9,8 @@ runs is whether a reason is meant. So a stream that breaks off counts as whole o
 3. A reason alone is believed.
 """
 
+_BEGINNING = 32  # characters of a text by which it is known again
+
 _NONE = frozenset({"", "null", "none", "undefined"})
 
 
@@ -20,7 +22,7 @@ def real_reason(given: str | None) -> str | None:
 class Ending:
     """What is known of the end of one choice."""
 
-    __slots__ = ("_honest", "_late", "_liar", "reason", "usual", "watched")
+    __slots__ = ("_honest", "_late", "_liar", "begins", "reason", "usual", "watched")
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -29,12 +31,15 @@ class Ending:
         """The reason that it has where nobody gives one."""
         self.watched = True
         """Whether what is said is to be noted by :meth:`said`: the first time, and once there is a reason."""
+        self.begins = ""
+        """How its content begins, if that was noted."""
         self._honest = False  # has said something without a reason
         self._liar = False  # has said something after a reason
         self._late = False  # … and given none since
 
-    def said(self, reason: str | None) -> None:
+    def said(self, reason: str | None, content: str | None = None) -> None:
         """Something was said, beside this reason."""
+        self.begins = self.begins or (content or "")[:_BEGINNING]
         if self.reason is not None:
             self._liar = self._late = True
         elif reason is None:

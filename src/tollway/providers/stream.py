@@ -202,6 +202,11 @@ class ChatStream(Generic[C, E]):
             self._otherwise = missing(self._call, data)
         return self._otherwise
 
+    def _sums_up(self, text: str) -> bool:
+        """Whether a text that came in a message, and not in a delta, is all that has been said so far."""
+        begins = self._endings[0].begins if 0 in self._endings else ""
+        return begins != "" and text.startswith(begins) and len(text.encode()) == self.content_bytes
+
     def _tidied(self, data: bytes) -> bytes | None:
         """The event in a form that the strict types take; None where there is nothing in it. May raise UNREADABLE."""
         raise NotImplementedError

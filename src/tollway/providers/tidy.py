@@ -31,6 +31,7 @@ Members: TypeAlias = dict[str, object]
 """Of an object that is being made tidy: each as it came, a :class:`Raw`, or made anew."""
 
 _TEXT, _OBJECT, _LIST = b'"{['
+_NULL = Raw(b"null")
 
 _SIGN_OF_LIFE = re.compile(
     rb"\W*+(?:ping|pong|(?:keep|still)[ _-]?alive|heart[ _-]?beat|alive|noop|ok|null|none|undefined|true|false"
@@ -68,13 +69,21 @@ def missing(call: ModelCall, data: bytes) -> Missing:
     return Missing(f"chatcmpl-{hashlib.sha256(data).hexdigest()[:24]}", call.created, call.model)
 
 
-def chat_chunk(data: bytes, otherwise: Missing, *, lists: bool = False) -> bytes | None:
-    """A chunk of a chat stream; None where there is nothing in it. ``lists``: content may be a list of objects.
+class Form(NamedTuple):
+    """What a chat may look like."""
 
-    May raise UNREADABLE."""
-    return _chunk(
-        data, otherwise, "chat.completion.chunk", lambda choice, position: _chat(choice, position, "delta", lists)
-    )
+    name: str
+    """Where a choice has what it says: ``delta`` or ``message``."""
+    lists: bool = False
+    """Content may be a list of objects."""
+    sums_up: Callable[[str], bool] = lambda text: False
+    """Whether the text of a message that stands for a delta only repeats what deltas have said."""
+
+
+def chat_chunk(data: bytes, otherwise: Missing, sums_up: Callable[[str], bool], *, lists: bool = False) -> bytes | None:
+    """A chunk of a chat stream; None where there is nothing in it. May raise UNREADABLE."""
+    form = Form("delta", lists, sums_up)
+    return _chunk(data, otherwise, "chat.completion.chunk", lambda choice, place: _chat(choice, place, form))
 
 
 def text_chunk(data: bytes, otherwise: Missing) -> bytes | None:
@@ -84,9 +93,8 @@ def text_chunk(data: bytes, otherwise: Missing) -> bytes | None:
 
 def chat_reply(data: bytes, otherwise: Missing, *, lists: bool = False) -> bytes:
     """A whole answer of a chat. May raise UNREADABLE."""
-    return _reply(
-        data, otherwise, "chat.completion", lambda choice, position: _chat(choice, position, "message", lists)
-    )
+    form = Form("message", lists)
+    return _reply(data, otherwise, "chat.completion", lambda choice, place: _chat(choice, place, form))
 
 
 def text_reply(data: bytes, otherwise: Missing) -> bytes:
@@ -228,9 +236,9 @@ def _time(raw: Raw, otherwise: int) -> int:
 # --- what is said --------------------------------------------------------------------------------------------
 
 
-def _chat(choice: dict[str, Raw], place: int, name: str, lists: bool) -> Members | None:
-    """A choice of a chat, whose text stands in a ``delta`` or in a ``message``."""
-    said = _said(choice, name, lists)
+def _chat(choice: dict[str, Raw], place: int, form: Form) -> Members | None:
+    """A choice of a chat."""
+    said, name = _said(choice, form), form.name
     reason = real_reason(_plain(choice.get("finish_reason")))
     if said is None:
         if reason is None and "messages" not in choice:
@@ -241,36 +249,40 @@ def _chat(choice: dict[str, Raw], place: int, name: str, lists: bool) -> Members
     return {**rest, "index": place if index is None else index, name: said, "finish_reason": reason, **_fit(choice)}
 
 
-def _said(choice: Mapping[str, Raw], name: str, lists: bool) -> Members | None:
+def _said(choice: Mapping[str, Raw], form: Form) -> Members | None:
     """What stands under the right name, else under a wrong one; an empty list is how some languages write {}."""
-    for member in (name, *_ELSEWHERE):
+    for member in (form.name, *_ELSEWHERE):
         raw = choice.get(member)
         if raw is None or is_null(raw):
             continue
         kind = _kind(raw)
         if kind == _OBJECT and member != "content":
-            return _tidy_message(members(raw), name, lists)
+            said = members(raw)
+            stray, ends = member != form.name, real_reason(_plain(choice.get("finish_reason"))) is not None
+            if stray and ends and form.sums_up(text_of(said.get("content", _NULL))):
+                return {}
+            return _tidy_message(said, form)
         if kind == _LIST and member in ("delta", "message"):
             if _values(raw):
                 raise msgspec.ValidationError("a list in place of a message")
             return {}
-        return _tidy_message({"content": raw}, name, lists)
+        return _tidy_message({"content": raw}, form)
     return None
 
 
-def _tidy_message(given: dict[str, Raw], name: str, lists: bool) -> Members:
+def _tidy_message(given: dict[str, Raw], form: Form) -> Members:
     said: Members = {**given}
     role = given.get("role")
     if role is not None and not is_null(role) and _plain(role) != "assistant":
         del said["role"]
-    if name == "message":
+    if form.name == "message":
         said = {"role": "assistant", **said}
     for member in _SAID:
         raw = given.get(member)
         if raw is None or is_null(raw) or _kind(raw) == _TEXT:
             continue
         if member == "content" and _kind(raw) == _LIST:
-            said |= _content(raw, lists)
+            said |= _content(raw, form.lists)
         else:
             said[member] = text_of(raw)
     if "tool_calls" in given:

@@ -105,7 +105,8 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
         self._raw_usage: Raw | Unset = UNSET
 
     def _tidied(self, data: bytes) -> bytes | None:
-        return tidy.chat_chunk(data, self._missing(data)._replace(answer_id="", model=""), lists=True)
+        otherwise = self._missing(data)._replace(answer_id="", model="")
+        return tidy.chat_chunk(data, otherwise, self._sums_up, lists=True)
 
     def _frame(self, chunk: _Chunk, data: bytes, name: bytes, _: bytes) -> bytes:
         marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
@@ -159,15 +160,16 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
             delta.role, delta.content = "assistant", ""
         says = self._say(delta, progress, received.delta)
         if progress.watched or received.finish_reason is not None:
-            self._note_end(progress, real_reason(received.finish_reason), says=says)
+            self._note_end(progress, received, says=says)
         return delta
 
-    def _note_end(self, progress: _Progress, reason: str | None, *, says: bool) -> None:
+    def _note_end(self, progress: _Progress, received: _Choice, *, says: bool) -> None:
+        reason, content = real_reason(received.finish_reason), received.delta.content
         if reason == "error":
             self.failure = classify.GAVE_UP
             return
         if says:
-            progress.said(reason)
+            progress.said(reason, content if isinstance(content, str) else None)
         if reason is not None:
             self.warnings = once(self.warnings + reason_warnings(reason))
             progress.told(reason, beside_text=says)
