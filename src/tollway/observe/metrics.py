@@ -36,18 +36,12 @@ REFUSALS = frozenset(
     {
         # who asks
         *("invalid_api_key", "expired_api_key", "revoked_api_key", "keys_unavailable", "model_not_allowed"),
-        "provider_key_required",
+        *("provider_key_required", "origin_not_allowed", "admin_key_required", "host_not_allowed"),
         # what is asked
         *("invalid_http_request", "invalid_request_error", "request_too_large", "unknown_url", "method_not_allowed"),
         *("invalid_json", "invalid_form", "invalid_type", "invalid_value", "missing_required_parameter"),
-        *(
-            "array_above_max_length",
-            "empty_array",
-            "unsupported_content_type",
-            "unsupported_parameter",
-            "unsupported_value",
-        ),
-        "model_not_found",
+        *("array_above_max_length", "empty_array", "request_too_complex", "unsupported_content_type"),
+        *("unsupported_parameter", "unsupported_value", "model_not_found"),
         # the key's limits
         "rate_limit_exceeded",
         # what a provider refused for a reason of the client's own making

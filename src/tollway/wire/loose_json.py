@@ -15,6 +15,8 @@ MAX_MENDS = 1_000
 """Of one text: more faults than this in an event are no oversight. What is left stays, and a strict reader refuses it.
 """
 
+_Match = Callable[[bytes, int], re.Match[bytes] | None]
+
 _UNLIKELY = b"-9999.0"
 _REPLACED = rb"\ufffd"
 
@@ -31,20 +33,20 @@ _UP_TO_HALF = re.compile(
 def strict(json: bytes, most: int = MAX_MENDS) -> bytes:
     """The same text without the faults above, in a time linear in its length."""
     if b"NaN" in json or b"Infinity" in json:
-        json = _mended(json, _UP_TO_NO_NUMBER, _number, most)
+        json = _mended(json, _UP_TO_NO_NUMBER.match, _number, most)
     return whole_characters(json, most)
 
 
 def whole_characters(json: bytes, most: int = MAX_MENDS) -> bytes:
     """The same text, of JSON or of a string in it, with every half of a character replaced."""
-    return _mended(json, _UP_TO_HALF, _replaced, most) if b"\\u" in json else json
+    return _mended(json, _UP_TO_HALF.match, _replaced, most) if b"\\u" in json else json
 
 
-def _mended(json: bytes, up_to: re.Pattern[bytes], instead: Callable[[bytes, int], bytes], most: int) -> bytes:
+def _mended(json: bytes, up_to: _Match, instead: Callable[[bytes, int], bytes], most: int) -> bytes:
     """Each match begins where the last one ended, so that nothing is looked at twice; ``sub`` would."""
     parts: list[bytes] = []
     done = 0
-    while len(parts) < 2 * most and (match := up_to.match(json, done)):
+    while len(parts) < 2 * most and (match := up_to(json, done)):
         start = match.start(1)
         parts += [json[done:start], instead(json, start)]
         done = match.end()

@@ -47,7 +47,7 @@ _MEDIA_KINDS = frozenset(
 )
 """Parts that count flat even where none of it is found in them."""
 
-_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"([ \t\r\n]*+:)?', re.DOTALL)
+_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"?+([ \t\r\n]*+:)?', re.DOTALL)
 _ADDRESS = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]{1,15}:(?:\\?/){2}|data:[^,]{0,256};base64,")
 _SAYS_TEXT = re.compile(rb'"(?:type|media_type|mime_type)"[ \t\r\n]*+:[ \t\r\n]*+"text|\\u00')
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"

@@ -30,6 +30,7 @@ from tollway.domain.refusals import (
     RevokedKey,
     TooFast,
     TooLarge,
+    TooManyAtOnce,
 )
 from tollway.domain.usage import Usage
 from tollway.observe.metrics import FAMILIES, MAX_SERIES, REFUSALS, STATUSES, Gauges, Metrics
@@ -41,11 +42,12 @@ USAGE = Usage(input_tokens=1, output_tokens=1)
 
 
 def codes_of_bad_requests() -> Iterator[str]:
-    """Every code that any part of the code gives a BadRequest, and every table of codes."""
+    """Every code that any part of the code gives a BadRequest or a NotAdministrator, and every table of codes."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "BadRequest":
-                given = [*node.args[2:3], *(word.value for word in node.keywords if word.arg == "code")]
+            place = {"BadRequest": 2, "NotAdministrator": 1}.get(getattr(getattr(node, "func", None), "id", ""))
+            if isinstance(node, ast.Call) and place is not None:
+                given = [*node.args[place : place + 1], *(word.value for word in node.keywords if word.arg == "code")]
                 yield from (code.value for code in given if isinstance(code, ast.Constant) and code.value)
             if isinstance(node, ast.Assign) and any(getattr(name, "id", "") == "_CODES" for name in node.targets):
                 yield from (
@@ -79,7 +81,8 @@ def refusals() -> Iterator[Refusal]:
         Draining(),
     )
     yield from (ModelNotFound("m"), ModelNotAllowed("m"), ProviderKeyRequired("p"), ProviderKeyRequired("p", "file"))
-    yield from (TooFast("requests", 1, 1, 1, 1.0), TooLarge("tokens", 1, 2), BadRequest("m"), NoAnswer(()))
+    yield from (TooFast("requests", 1, 1, 1, 1.0), TooLarge("tokens", 1, 2), TooManyAtOnce(1))
+    yield from (BadRequest("m"), NoAnswer(()))
     yield from (BadRequest("m", None, code) for code in codes_of_bad_requests())
     for failure in failures():
         returned = decide(failure) is Step.RETURN
@@ -116,9 +119,9 @@ def test_what_is_of_no_set_counts_as_other() -> None:
 
 
 def test_no_family_has_a_label_of_which_nobody_has_thought() -> None:
-    """Of the configuration: model, provider, target. Of closed sets: all others."""
+    """Of the configuration: model, provider, target. Of closed sets: all others; a reason is ``Unready``'s."""
     labels = {label for family in FAMILIES.values() for label in family.labels}
-    assert labels == {"model", "provider", "target", "status", "kind", "outcome", "code"}
+    assert labels == {"model", "provider", "target", "status", "kind", "outcome", "code", "reason"}
 
 
 @pytest.mark.parametrize("ending", sorted(endings.ENDINGS - {endings.OK}))
