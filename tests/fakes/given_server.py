@@ -44,4 +44,4 @@ class GivenServer(Relay):
         """``kill -9`` to all its processes at once."""
         pid = int((self._home / "postgres" / "postmaster.pid").read_text().split()[0])
         os.killpg(pid, signal.SIGKILL)
-        self.do(self._server_of_its_own.died())
+        self.stop()  # which finds it dead

@@ -165,6 +165,8 @@ class EmbeddedPostgres:
             log.replace(log.with_suffix(".old"))
         known = self._port or _last_port(self._data)
         for attempt in range(_ATTEMPTS):
+            if attempt == _ATTEMPTS - 1:
+                self._settings["log_error_verbosity"] = "default"  # the last one is to tell all that it knows
             # A URI that people keep should stay true, but not at the price of not starting.
             port = known if known and attempt < _ATTEMPTS // 2 else _free_port()
             self._start_server(identity, port)

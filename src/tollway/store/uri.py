@@ -137,12 +137,17 @@ def complete(text: str, environ: Mapping[str, str]) -> str:
     return f"{text}{'&' if '?' in _after_login(text) else '?'}{added}"
 
 
-def without_password(text: str) -> tuple[str, str | None]:
-    """The URI without its password, for the eyes of other users of the machine, and the password."""
-    parameters = split(text)
-    password = parameters.pop("password", None)
-    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
-    return f"{SCHEMES[0]}?{query}" if query else SCHEMES[0], password
+def without_password(text: str) -> tuple[str, str]:
+    """The URI without its password, for the eyes of other users of the machine, and the password, if there is one."""
+    password = split(text).get("password", "")
+    scheme = next(scheme for scheme in SCHEMES if text.startswith(scheme))
+    rest = text.removeprefix(scheme)
+    login, at, after = rest.partition("@")
+    if at and "/" not in login:
+        rest = f"{login.partition(':')[0]}@{after}"
+    place, mark, query = rest.partition("?")
+    kept = [pair for pair in query.split("&") if _decoded(pair.partition("=")[0]) != "password"]
+    return scheme + place + (mark + "&".join(kept) if any(kept) else ""), password
 
 
 def read(text: str) -> DatabaseUrl:

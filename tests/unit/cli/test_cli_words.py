@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from tollway.cli import keys
 from tollway.cli.app import app
-from tollway.cli.db import _without_password
 from tollway.cli.words import CommandError, moment, show_fields, show_json, show_table
 from tollway.settings import VARIABLES
 
@@ -107,19 +106,6 @@ def test_an_expiry_is_a_date_or_a_duration_in_the_future() -> None:
 def test_moments_without_an_offset_are_utc() -> None:
     assert moment("2027-01-31") == datetime(2027, 1, 31, tzinfo=UTC)
     assert moment("2027-01-31T12:00:00+01:00") == datetime(2027, 1, 31, 12, tzinfo=timezone(timedelta(hours=1)))
-
-
-@pytest.mark.parametrize(
-    ("url", "without", "password"),
-    [
-        ("postgresql://u:p%40ss@h:5432/d?sslmode=require", "postgresql://u@h:5432/d?sslmode=require", "p@ss"),
-        ("postgresql://u@h/d", "postgresql://u@h/d", ""),
-        ("postgresql:///d?host=/run/pg", "postgresql:///d?host=/run/pg", ""),
-        ("postgres://u:p@h1:1,h2:2/d", "postgres://u@h1:1,h2:2/d", "p"),
-    ],
-)
-def test_psql_gets_the_password_apart_from_its_arguments(url: str, without: str, password: str) -> None:
-    assert _without_password(url) == (without, password)
 
 
 def test_tables_keep_whole_words_and_show_nothing_unprintable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,8 +183,24 @@ def test_any_text_is_read_or_refused_in_one_line(rest: str) -> None:
 def test_without_its_password_a_uri_says_the_same(parameters: dict[str, str]) -> None:
     text = "postgresql://?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
     address, password = without_password(text)
-    assert password == parameters.pop("password", None)
+    assert password == parameters.pop("password", "")
     assert split(address) == parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "without", "password"),
+    [
+        ("postgresql://u:p%40ss@h:5432/d?sslmode=require", "postgresql://u@h:5432/d?sslmode=require", "p@ss"),
+        ("postgresql://u@h/d", "postgresql://u@h/d", ""),
+        ("postgresql:///d?host=/run/pg", "postgresql:///d?host=/run/pg", ""),
+        ("postgres://u:p@h1:1,h2:2/d", "postgres://u@h1:1,h2:2/d", "p"),
+        ("postgresql://u:p?q@h/d?password=x&sslmode=require&pass%77ord=y", "postgresql://u@h/d?sslmode=require", "y"),
+        ("postgresql://h/d?password=x", "postgresql://h/d", "x"),
+        ("postgresql://:p@h", "postgresql://@h", "p"),
+    ],
+)
+def test_psql_gets_the_password_apart_from_its_arguments(text: str, without: str, password: str) -> None:
+    assert without_password(text) == (without, password)
 
 
 # What hosted PostgreSQL hands out ------------------------------------------------------------------------------------
