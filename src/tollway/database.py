@@ -11,19 +11,21 @@ import asyncpg
 from tollway.domain.keys import Secret
 from tollway.home import Home, StartError
 from tollway.settings import Settings
-from tollway.store.embedded import EmbeddedError, EmbeddedPostgres
+from tollway.store.embedded import EmbeddedPostgres
 from tollway.store.installation import WrongEncryptionKeyError, check_encryption_key
 from tollway.store.last_good import LastGoodFile, UnusableError
 from tollway.store.migrate import migrate
 from tollway.store.outage import AWAY, WRONG, Outage, in_one_line, may_pass
 from tollway.store.postgres import connect
 from tollway.store.seed import seed
+from tollway.store.server_errors import EmbeddedError
 from tollway.store.vault import Vault
 
 _PATIENCE_S = 2.0  # with a database that does not answer, before a start goes without it if it can
 _NOTIFICATION_S = 5.0  # takes a millisecond
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0  # also the longest delay between the database's return and a start that waited for it
+_OPENINGS = 3  # starts of the embedded one, should it be killed before its schema is current
 
 _log = logging.getLogger("tollway.database")
 
@@ -110,26 +112,44 @@ class EmbeddedDatabase:
 
     async def open(self) -> Secret:
         """Start it, bring its schema up to date; its URL. Raises StartError."""
-        try:
-            url = Secret(await self._server.start())
-        except EmbeddedError as error:
-            raise StartError("TOLLWAY_HOME", in_one_line(error)) from None
-        await prepare(url, self._settings, self._key)
-        return url
+        for opening in range(1, _OPENINGS + 1):
+            try:
+                url = Secret(await self._server.start())
+                await prepare(url, self._settings, self._key)
+                return url
+            except EmbeddedError as error:
+                raise StartError("TOLLWAY_HOME", in_one_line(error)) from None
+            except (*AWAY, *WRONG) as error:
+                # Killed by whoever, it comes back, and what was not committed is done again. On a disk that is full it
+                # may have panicked: its log knows why, and the driver only that the connection is gone.
+                if not isinstance(error, AWAY) or opening == _OPENINGS:
+                    reason = self._server.last_words() or in_one_line(error)
+                    raise StartError("TOLLWAY_HOME", f"the embedded PostgreSQL cannot be used: {reason}") from None
+        raise AssertionError("unreachable")
 
     async def settle(self) -> None:
         """It is settled when it is open."""
 
     async def keep(self) -> None:
-        """Start it again whenever it dies, on the same port, until cancelled."""
+        """Start it again whenever it dies, at the same address, until cancelled."""
         while True:
-            await self._server.died()
+            await self._server.lost()
             _log.error("the embedded PostgreSQL died and is started again")
+            await self._revive()
+            _log.info("the embedded PostgreSQL runs again")
+
+    async def _revive(self) -> None:
+        said = ""
+        while True:
             try:
                 await self._server.start()
+                return
             except EmbeddedError as error:
-                _log.error("%s", in_one_line(error))
-                await asyncio.sleep(_LONGEST_PAUSE_S)
+                reason = in_one_line(error)
+            if reason != said:
+                _log.error("%s", reason)
+                said = reason
+            await asyncio.sleep(_LONGEST_PAUSE_S)
 
     async def close(self) -> None:
         """Stop it."""

@@ -1,5 +1,6 @@
 """TOLLWAY_HOME: what lies in it, who may use it, and the secrets generated into it."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from tollway.domain.keys import Secret
 from tollway.settings import encryption_key
-
-_MAX_SOCKET_PATH = 100  # bytes; the kernel's limit is 104 on macOS and 108 on Linux
+from tollway.store.server_errors import os_words
+from tollway.store.server_socket import temporary_directories, try_socket
 
 
 class StartError(Exception):
@@ -77,12 +78,11 @@ class Home:
     def control_socket(self) -> Iterator[Path]:
         """A path for the control plane's Unix socket, in a directory that only this user enters."""
         path = self.path / "run" / "control.sock"
-        if len(os.fsencode(path)) < _MAX_SOCKET_PATH:
-            path.unlink(missing_ok=True)
+        if _takes_sockets(path):
             yield path
             path.unlink(missing_ok=True)
             return
-        with tempfile.TemporaryDirectory(prefix="tollway-") as directory:
+        with _short_directory() as directory:
             yield Path(directory) / "control.sock"
 
 
@@ -91,6 +91,27 @@ def _require_ours(path: Path) -> None:
     found = {entry.name for entry in path.iterdir()} - {"lost+found"}
     if found and "journals" not in found and "postgres" not in found:
         raise StartError("TOLLWAY_HOME", f"{path} holds other files; it must be a directory of the gateway's own")
+
+
+def _short_directory() -> tempfile.TemporaryDirectory[str]:
+    """A private directory where a Unix socket can be. Raises StartError where there is none."""
+    for parent in temporary_directories():
+        with contextlib.suppress(OSError):
+            directory = tempfile.TemporaryDirectory(prefix="tollway-", dir=parent)
+            if _takes_sockets(Path(directory.name) / "control.sock"):
+                return directory
+            directory.cleanup()
+    raise StartError("TMPDIR", "must name a directory with a short path that can be written, for a Unix socket")
+
+
+def _takes_sockets(path: Path) -> bool:
+    """Whether a Unix socket can be here, for which the place is made free."""
+    try:
+        path.unlink(missing_ok=True)
+        try_socket(path)
+    except OSError:
+        return False
+    return True
 
 
 def _write_secret(path: Path, text: str) -> None:
@@ -112,4 +133,4 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 def _unusable(path: Path, error: OSError) -> StartError:
-    return StartError("TOLLWAY_HOME", f"cannot use {path}: {error.strerror or error}")
+    return StartError("TOLLWAY_HOME", f"cannot use {path}: {os_words(error)}")

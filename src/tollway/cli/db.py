@@ -11,9 +11,9 @@ import typer
 from tollway.cli.session import database_url, encryption_key, settings_of_commands
 from tollway.cli.words import CommandError, command, group
 from tollway.database import prepare
-from tollway.store.embedded import psql as bundled_psql
 from tollway.store.embedded import running_url
 from tollway.store.migrate import head
+from tollway.store.server_binaries import psql as bundled_psql
 from tollway.store.uri import without_password
 
 app = group("The gateway's PostgreSQL: its address, a prompt, its schema.")

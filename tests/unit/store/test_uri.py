@@ -194,6 +194,7 @@ def test_without_its_password_a_uri_says_the_same(parameters: dict[str, str]) ->
         ("postgresql://u@h/d", "postgresql://u@h/d", ""),
         ("postgresql:///d?host=/run/pg", "postgresql:///d?host=/run/pg", ""),
         ("postgres://u:p@h1:1,h2:2/d", "postgres://u@h1:1,h2:2/d", "p"),
+        ("postgresql://u:p@/d?host=%2Fhome%2Fx&port=5432", "postgresql://u@/d?host=%2Fhome%2Fx&port=5432", "p"),
         ("postgresql://u:p?q@h/d?password=x&sslmode=require&pass%77ord=y", "postgresql://u@h/d?sslmode=require", "y"),
         ("postgresql://h/d?password=x", "postgresql://h/d", "x"),
         ("postgresql://:p@h", "postgresql://@h", "p"),
