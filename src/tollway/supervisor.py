@@ -220,6 +220,9 @@ class Supervisor:
         with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
             os.write(sys.stdout.fileno(), line.encode())
         settings = self._settings
+        with contextlib.suppress(OSError, ValueError):  # no standard error, or one that is closed
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), next_steps(settings, port).encode())
         if settings.admin_key is None:
             _log.info(
                 "without ADMIN_KEY, the admin surface is open to everybody on this machine, and to whomever a proxy or "
@@ -272,6 +275,23 @@ async def _serve(settings: Settings, home: Home, orders: "Orders") -> int:
     from tollway.database import database_of  # brings the driver: after the cheap checks
 
     return await Supervisor(settings, home, database_of(settings, home), orders).run()
+
+
+def next_steps(settings: Settings, port: int) -> str:
+    """For somebody at a terminal who has just started it: how to make a first call, and where to read on."""
+    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(settings.host, settings.host)  # noqa: S104
+    name = f"[{host}]" if ":" in host else host
+    url = f"{'https' if settings.tls_cert_file else 'http'}://{name}:{port}"
+    make = "tollway keys create" if settings.admin_key else f"curl -X POST {url}/api/generate-virtual-key"
+    body = '{"model": "demo/echo", "messages": [{"role": "user", "content": "Hi"}]}'
+    return f"""
+  In another terminal, make a virtual key:
+    {make}
+  and talk to the simulated provider, which needs no key of its own:
+    curl {url}/v1/chat/completions -H 'Authorization: Bearer <the virtual key>' -d '{body}'
+  Read on in README.md ("One minute"), docs/demo.md and docs/operate.md. Ctrl-C ends the gateway.
+
+"""
 
 
 def proxy_problems(environ: Mapping[str, str]) -> Iterator[str]:

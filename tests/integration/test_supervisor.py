@@ -1,8 +1,10 @@
 """The supervisor with stand-ins for its children and its database: starting, restarting, stopping, in which order."""
 
 import contextlib
+import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +16,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tollway.home import Home, StartError
+from tollway.settings import Settings, read
+from tollway.store.server_socket import try_socket
+from tollway.supervisor import next_steps
 
 PATIENCE_S = 15.0
 
@@ -119,12 +126,12 @@ class Standin:
         }
         self.process: subprocess.Popen[str]
 
-    def start(self, ready: bool = True) -> "Standin":
+    def start(self, ready: bool = True, stderr: int = subprocess.PIPE) -> "Standin":
         self.process = subprocess.Popen(
             [sys.executable, "-c", GATEWAY],
             env=self.environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )
@@ -175,8 +182,8 @@ class Standin:
             for child in family:
                 child.kill()
         for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
+            if pipe is not None:
+                pipe.close()
         self.process.wait()
 
 
@@ -220,6 +227,48 @@ def test_it_is_announced_once_everything_works_and_ends_in_order(standin: Start)
     ]
     assert gateway.process.stdout is not None
     assert gateway.process.stdout.read() == "", "the ready line is all there is on standard output"
+
+
+@pytest.mark.parametrize("admin_key", ["", "an-admin-key-that-is-long"])
+def test_somebody_at_a_terminal_is_told_where_to_go_next(standin: Start, admin_key: str) -> None:
+    """On standard error: standard output keeps its one line."""
+    terminal, their_end = os.openpty()
+    gateway = standin(**({"ADMIN_KEY": admin_key} if admin_key else {})).start(stderr=their_end)
+    os.close(their_end)
+    said = b""
+    while b"Ctrl-C" not in said:
+        said += os.read(terminal, 65536)
+    expected = ["tollway keys create"] if admin_key else [f"curl -X POST http://127.0.0.1:{gateway.port}/api/generate"]
+    for words in (*expected, f"http://127.0.0.1:{gateway.port}/v1/chat/completions", "demo/echo", "README.md"):
+        assert words in said.decode()
+    assert admin_key.encode() not in said or not admin_key
+    gateway.send(signal.SIGTERM)
+    assert gateway.wait() == 0
+    os.close(terminal)
+    assert gateway.process.stdout is not None
+    assert gateway.process.stdout.read() == ""
+
+
+def test_programs_that_start_it_are_spared_that(standin: Start) -> None:
+    gateway = standin().start()
+    gateway.send(signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert "README" not in gateway.errors()
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"HOST": "::1"}, "http://[::1]:4000/"),
+        ({"HOST": "0.0.0.0", "ADMIN_KEY": "an-admin-key-that-is-long"}, "http://localhost:4000/"),
+        ({"HOST": "::", "ADMIN_KEY": "an-admin-key-that-is-long"}, "http://localhost:4000/"),
+        ({"HOST": "localhost"}, "http://localhost:4000/"),
+    ],
+)
+def test_the_address_in_it_can_be_typed(environ: dict[str, str], url: str) -> None:
+    settings = read(environ)
+    assert isinstance(settings, Settings)
+    assert url in next_steps(settings, 4000)
 
 
 def test_a_second_sigterm_does_not_cut_the_drain_short(standin: Start) -> None:
@@ -444,6 +493,49 @@ def test_a_home_that_is_a_file_is_one_line_and_exit_code_2(tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stderr.startswith("tollway: TOLLWAY_HOME: cannot use ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that is nearly full."""
+    mount = shutil.which("mount")
+    where = tmp_path / "disk"
+    where.mkdir()
+    command = [str(mount), "-t", "tmpfs", "-o", "size=20m,mode=700", "tmpfs", str(where)]
+    if mount is None or os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield where
+    subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("size=20m", "the disk is full"), ("size=4k", "the disk is full"), ("ro", "the file system is read-only")],
+)
+def test_a_disk_that_takes_no_database_is_one_line_and_exit_code_2(small_disk: Path, options: str, said: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(small_disk)], check=True)
+    done = serve({"TOLLWAY_HOME": str(small_disk / "home")})
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("tollway: "))
+    assert line.startswith("tollway: TOLLWAY_HOME: ")
+    assert said in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_home_where_no_socket_can_be_has_it_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        if path.is_relative_to(tmp_path):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        try_socket(path)
+
+    monkeypatch.setattr("tollway.home.try_socket", refuse)
+    with Home(tmp_path / "home").control_socket() as path:
+        assert not path.is_relative_to(tmp_path)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert not path.parent.exists()
+    monkeypatch.setattr("tollway.home.temporary_directories", lambda: [str(tmp_path)])
+    with pytest.raises(StartError, match=r"^TMPDIR: "), Home(tmp_path / "home").control_socket():
+        pass
 
 
 def test_a_home_that_others_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
