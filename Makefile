@@ -1,13 +1,15 @@
 # The words of this repository. `make help` lists them.
 # Everything is installed into .venv from hashed requirement files; nothing outside this folder is touched.
+# PYTHON names the interpreter, where it is not the first good one on PATH: make PYTHON=python3.12 run
 
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 LOCK := --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate \
 	--custom-compile-command 'make lock'
 
-.PHONY: run test lint format bench lock clean help
+# What has become of .venv since: an attempt that was killed, a moved folder, a Python that is gone.
+AGAIN := $(shell sh scripts/setup.sh check || echo again)
+
+.PHONY: run test lint format bench lock clean help again
 
 run: .venv/.installed  ## start the gateway in the foreground (settings come from the environment: PORT=4000 make run)
 	@exec $(BIN)/tollway serve
@@ -39,14 +41,10 @@ help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "Tollway needs Python 3.11 or newer; none was found on PATH (set PYTHON=…)."; exit 2; }
-	$(PYTHON) -m venv .venv
+	@sh scripts/setup.sh venv
 
-.venv/.installed: requirements.txt pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+.venv/.installed: requirements.txt pyproject.toml $(AGAIN)
+	@sh scripts/setup.sh run
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@touch $@
+	@sh scripts/setup.sh dev
