@@ -36,10 +36,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class SseDecoder:
     """Takes the pieces of one stream in order. The result does not depend on where they are cut."""
 
-    __slots__ = ("_after_cr", "_begun", "_hasty", "_held", "_max_event", "_ready", "too_long")
+    __slots__ = ("_after_cr", "_begun", "_hasty", "_held", "_max_event", "_ready", "_short", "too_long")
 
     def __init__(self, max_event: int = MAX_EVENT_BYTES) -> None:
         self._max_event = max_event
+        self._short = min(max_event, SHORT_BYTES)
         self._held = bytearray()  # of the block that has begun, line ends already made LF
         self._begun = False  # past the place where a byte order mark may stand
         self._after_cr = False  # the next LF belongs to the last CR
@@ -58,7 +59,7 @@ class SseDecoder:
             and chunk.find(b"\n") == len(chunk) - 2
             and chunk[-1] == _LF
             and _CR not in chunk
-            and len(chunk) <= SHORT_BYTES
+            and len(chunk) <= self._short
         ):
             return _utf8(chunk[6:-2])
         return None

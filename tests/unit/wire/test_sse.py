@@ -1,10 +1,21 @@
 """Server-sent events: whatever the cut, whatever the line ends, the same events."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.wire.sse import EVENT_ENDS, MAX_EVENT_BYTES, MAX_EVENTS, MAX_LINES, Event, SseDecoder, WholeEvents
+from tollway.wire.sse import (
+    EVENT_ENDS,
+    MAX_EVENT_BYTES,
+    MAX_EVENTS,
+    MAX_LINES,
+    SHORT_BYTES,
+    Event,
+    SseDecoder,
+    WholeEvents,
+)
 
 
 def decode(pieces: list[bytes], max_event: int = 1000) -> tuple[list[Event], bool]:
@@ -133,3 +144,53 @@ def test_more_events_at_once_than_a_server_has_to_say_are_refused_unread(event: 
         found += decoder.feed(event * events)
         assert decoder.too_long is too_long
         assert len(found) == (1 + events if event == b"data: 1\n\n" and not too_long else 1)
+
+
+def test_a_long_event_goes_the_long_way() -> None:
+    decoder = SseDecoder()
+    decoder.feed(b"data: {}\n\n")
+    for size, goes_short in ((SHORT_BYTES, True), (SHORT_BYTES + 1, False)):
+        piece = b"data: {" + b" " * (size - 10) + b"}\n\n"
+        assert len(piece) == size
+        assert (decoder.single(piece) is not None) is goes_short
+        (event,) = decoder.feed(piece)
+        assert event.data == piece[6:-2]
+
+
+def test_a_stream_may_be_read_thoroughly() -> None:
+    decoder = SseDecoder()
+    piece = b"data: {}\n\n"
+    decoder.feed(piece)
+    assert decoder.single(piece) == b"{}"
+    decoder.be_thorough()
+    for _ in range(3):
+        assert decoder.single(piece) is None
+        assert [event.data for event in decoder.feed(piece)] == [b"{}"]
+
+
+def test_an_event_in_tiny_pieces_takes_no_more_than_its_size() -> None:
+    decoder = SseDecoder()
+    pieces = [bytes([number % 7 + 65, number % 11 + 65, 10 if number % 50 == 0 else 65]) for number in range(100_000)]
+    decoder.feed(b": a\n\n")
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            decoder.feed(piece)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * sum(map(len, pieces))
+
+
+def test_an_event_that_is_too_long_is_not_kept() -> None:
+    decoder = SseDecoder(max_event=1000)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            assert decoder.feed(b"x" * 900) == []
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert decoder.too_long
+    assert held < 1000
+    assert decoder.close() == []
