@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 
+from tollway.store.outage import Outage
 from tollway.store.postgres import query
 
 _log = logging.getLogger("tollway.migrate")
@@ -30,14 +31,17 @@ async def migrate(connection: asyncpg.Connection) -> bool:
     or a long transaction is in the way, without holding up others.
     """
     pause_s = _FIRST_PAUSE_S
+    waiting = Outage(_log, "the migration waits for a lock", "the migration has its locks")
     while True:
         if (await _version(connection) or "") >= head():
             await connection.execute(query("restamp"))
             return False
         try:
-            return await _upgrade(connection)
+            done = await _upgrade(connection)
+            waiting.end()
+            return done
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-            _log.warning("the migration waits for a lock: %s", error)
+            waiting.note(error)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

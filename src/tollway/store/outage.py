@@ -1,4 +1,4 @@
-"""PostgreSQL's being away: how it shows, and how it is told once, not at every attempt."""
+"""PostgreSQL's being away or busy: how it shows, and how it is told once, not at every attempt."""
 
 import logging
 import re
