@@ -9,6 +9,7 @@ A large body is no reason to work for a key that has nothing left: it is asked f
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
 
 import msgspec
 
@@ -166,9 +167,8 @@ async def answer_or_cut(world: World, call: Call) -> Refusal | None:
 
     A call that the gateway itself cuts before it has said anything is refused; a stream says so itself (``relay.py``).
     """
-    task = asyncio.current_task()
-    assert task is not None
-    world.calls[call] = task
+    # Through no local: a task that was cancelled keeps the frames that the cancellation passed, and they would keep it.
+    world.calls[call] = cast("asyncio.Task[None]", asyncio.current_task())
     try:
         return await answer(world, call)
     except asyncio.CancelledError:

@@ -2,6 +2,9 @@
 
 The connection writes into an answer and never waits for anybody; a caller waits on one future. Errors are kept as
 values and raised where the caller asks, so none is lost or reported twice.
+
+What has ended lets go of what it held, at once and without Python's cyclic collector: an answer that failed keeps no
+piece, and no exception that has been raised stays in anything that its frames know.
 """
 
 import asyncio
@@ -10,7 +13,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from tollway.http1.errors import Disconnected, ResponseTooLarge
+from tollway.http1.errors import Disconnected, ResponseTooLarge, UpstreamError
 
 
 class Line(Protocol):
@@ -104,11 +107,31 @@ class Answer(Struct, eq=False):
         """Whether the connection ended before one byte of the answer came."""
         return isinstance(self.error, Disconnected) and self.error.nothing_received
 
+    def failure(self) -> Exception:
+        """Hand over what ended the answer, to be raised.
+
+        A raised exception knows the frames that it passed, and they know the answer: one that stayed here would keep
+        both alive. What stays is a fresh one.
+        """
+        error = self.error
+        assert error is not None
+        self.error = error.again() if isinstance(error, UpstreamError) else _given_up(nothing_received=False)
+        return error
+
     def close(self) -> None:
-        """Give the answer up: unless it has ended, its connection is cut. At any time, any number of times."""
+        """Give the answer up: unless it has ended, its connection is cut, and nothing of it is kept.
+
+        At any time, any number of times.
+        """
         if (line := self.line) is not None:
             line.cut()
-            self.ended(Disconnected("the answer was given up", nothing_received=self.status == 0))
+            self.ended(_given_up(nothing_received=self.status == 0))
+        elif self.error is not None:
+            self.failure()
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go of what has come of the body."""
 
     def wake(self) -> None:
         """Let the caller look again."""
@@ -124,6 +147,14 @@ class Response(Answer, eq=False):
 
     def take(self, piece: bytes) -> None:
         self.pieces.append(piece)
+
+    def ended(self, error: Exception | None) -> None:
+        if error is not None:
+            self.drop()
+        super().ended(error)
+
+    def drop(self) -> None:
+        self.pieces.clear()
 
     @property
     def body(self) -> bytes:
@@ -155,7 +186,7 @@ class StreamedResponse(Answer, eq=False):
         pieces = self.pieces
         while not pieces:
             if self.error is not None:
-                raise self.error
+                raise self.failure()
             if self.complete:
                 return b""
             await self._wait()
@@ -195,7 +226,7 @@ class StreamedResponse(Answer, eq=False):
         """Wait for the end of an attached answer. Raises UpstreamError, or what the sink raised."""
         while not self.complete:
             if self.error is not None:
-                raise self.error
+                raise self.failure()
             await self._wait()
 
     def pause(self) -> None:
@@ -225,6 +256,10 @@ class StreamedResponse(Answer, eq=False):
     def ended(self, error: Exception | None) -> None:
         self.sink = None  # which may know the caller, who knows us
         super().ended(error)
+
+    def drop(self) -> None:
+        self.pieces.clear()
+        self.held = 0
 
     async def upload(
         self, connection: Line, head: bytes, body: AsyncIterable[bytes], on_sent: "Callable[[Answer], None] | None"
@@ -260,3 +295,7 @@ class StreamedResponse(Answer, eq=False):
         except BaseException:
             self.close()
             raise
+
+
+def _given_up(*, nothing_received: bool) -> Disconnected:
+    return Disconnected("the answer was given up", nothing_received=nothing_received)

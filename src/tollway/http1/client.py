@@ -107,7 +107,7 @@ class Client:
             answer.close()
             raise
         if answer.error is not None and not answer.readable:
-            raise answer.error
+            raise answer.failure()
         return answer
 
     @property
@@ -155,7 +155,7 @@ class Client:
             answer.close()
             raise
         if answer.error is not None and not answer.readable:
-            raise answer.error
+            raise answer.failure()
         return answer
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:

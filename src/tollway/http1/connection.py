@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
             try:
                 head = parse_response_head(data[:end], b"HEAD" if answer.is_head else b"POST")
             except UpstreamError as error:
-                self.fail(error)
+                self.fail(error.again())
                 return
             data = data[end:]
             if head.status >= 200:

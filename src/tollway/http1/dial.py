@@ -96,18 +96,18 @@ class Dialer:
         """Try the addresses in turn; each gets an equal share of the time that is left."""
         loop = asyncio.get_running_loop()
         addresses = _permitted(await self._resolve(place), policy)
-        failure: Exception = ConnectFailed("no address")
+        reason: str | None = "no address"  # None: the last one did not answer. An exception in a local keeps its frames
         for tried, address in enumerate(addresses):
             share = (until - loop.time()) / (len(addresses) - tried)
             try:
                 async with asyncio.timeout(share):
                     transport, _ = await loop.create_connection(Silence, str(address), place.port)
                 return transport
-            except TimeoutError as error:
-                failure = error
+            except TimeoutError:
+                reason = None
             except OSError as error:
-                failure = ConnectFailed(_reason(error))
-        raise failure
+                reason = _reason(error)
+        raise TimeoutError if reason is None else ConnectFailed(reason)
 
     async def _resolve(self, place: Origin) -> list[Address]:
         if (address := _literal(place.host)) is not None:

@@ -5,7 +5,7 @@ Every ``reason`` is our own text: it names no address and repeats nothing of wha
 
 # ruff: noqa: N818 (the names say what happened; "Error" after each would say nothing)
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class MessageError(Exception):
@@ -16,6 +16,10 @@ class MessageError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+    def again(self) -> Self:
+        """The same, fresh, to be raised: one that is kept must not learn of frames, or it keeps what they hold."""
+        return type(self)(self.reason)
 
 
 class BadHead(MessageError):
@@ -84,6 +88,10 @@ class UpstreamError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.nothing_received = nothing_received
+
+    def again(self) -> Self:
+        """As :meth:`MessageError.again`."""
+        return type(self)(self.reason, nothing_received=self.nothing_received)
 
 
 class ConnectFailed(UpstreamError):

@@ -63,7 +63,7 @@ class Upload:
         try:
             piece = self.decoder.feed(data)
         except MessageError as error:
-            self.fail(error)
+            self.fail(error.again())
             return
         self.received += len(data)
         self.buffer += piece
@@ -284,6 +284,7 @@ class ResponseStream:
         """The connection's: the client has gone."""
         self._open = False
         self._release()
+        self.on_pause = self.on_resume = None  # they know whoever answers, who knows this
 
     def _finish(self) -> None:
         self.lose()

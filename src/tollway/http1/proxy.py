@@ -113,6 +113,8 @@ async def open_tunnel(channel: Channel, origin: Origin, proxy: Proxy) -> None:
     target = origin.host_and_port
     channel.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (target, target, proxy.credential))
     status = await answer.status
+    if isinstance(status, str):
+        raise ConnectFailed(status)
     if status == 407:
         raise ConnectFailed("the proxy does not accept our credential")
     if not 200 <= status < 300:
@@ -125,7 +127,8 @@ class _TunnelAnswer(asyncio.Protocol):
     __slots__ = ("_head", "status")
 
     def __init__(self) -> None:
-        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.status: asyncio.Future[int | str] = asyncio.get_running_loop().create_future()
+        """Or why there is none. No exception: in a future it would keep the frames that it is raised in."""
         self._head = bytearray()
 
     def data_received(self, data: bytes) -> None:
@@ -154,4 +157,4 @@ class _TunnelAnswer(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         if not self.status.done():
-            self.status.set_exception(ConnectFailed(reason))
+            self.status.set_result(reason)

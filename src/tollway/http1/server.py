@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
     async def more(self, upload: Upload) -> None:
         """Wait until more of the body is there; raises its error if there is one."""
         if upload.error is not None:
-            raise upload.error
+            raise upload.error.again()
         if self.phase > _BODY:
             raise asyncio.CancelledError  # the client has gone
         if upload.continue_due:
@@ -374,6 +374,7 @@ class Connection(asyncio.Protocol):
         request.closed = True
         if self.stream is not None:
             self.stream.lose()
+            self.stream = None
         if request.state != ANSWERED and self._task is not None:
             self._task.cancel()
         if request.upload is not None and request.upload.waiter is not None:

@@ -67,7 +67,8 @@ class TlsChannel(asyncio.Protocol):
         if below.is_closing():
             raise TlsFailed("the connection ended before the TLS handshake")
         channel._shake()
-        await channel._shaken
+        if (reason := await channel._shaken) is not None:
+            raise TlsFailed(reason)
         return channel
 
     def __init__(self, below: Channel, context: ssl.SSLContext, host: str) -> None:
@@ -76,7 +77,8 @@ class TlsChannel(asyncio.Protocol):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Why there is no session, or None. No exception: in a future it would keep the frames that it is raised in.
+        self._shaken: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     # The protocol of the channel below.
 
@@ -92,9 +94,10 @@ class TlsChannel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._shaken.done():
-            self._shaken.set_exception(TlsFailed("the connection ended during the TLS handshake"))
-        elif self._above is not None:
-            self._above.connection_lost(exc)
+            self._shaken.set_result("the connection ended during the TLS handshake")
+        elif (above := self._above) is not None:
+            self._above = None  # each knows the other, and a session is large
+            above.connection_lost(exc)
 
     def pause_writing(self) -> None:
         if self._above is not None:
@@ -150,7 +153,7 @@ class TlsChannel(asyncio.Protocol):
             self._flush()
         except ssl.SSLError as error:
             self._flush()  # the alert
-            self._shaken.set_exception(TlsFailed(_reason(error)))
+            self._shaken.set_result(_reason(error))
             self._below.abort()
         else:
             self._flush()

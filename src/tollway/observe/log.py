@@ -1,6 +1,7 @@
 """Log lines: for people at a terminal, one JSON object per line otherwise. The one place that formats them.
 
-Rules: (1) whoever logs only puts a record into a queue; formatting and writing happen in a thread of this module;
+Rules: (1) whoever logs only puts a record into a queue; formatting and writing happen in a thread of this module. Only
+exceptions become text at once: a record that waits must not keep alive what their frames hold;
 (2) the queue is bounded; when the reader of standard error is slow or gone, lines are dropped and counted, and nobody
 waits; (3) everything passes :mod:`~tollway.observe.redact`; (4) a line is at most ``MAX_LINE`` bytes, which a pipe
 takes in one piece, so that lines of several processes never mix.
@@ -80,10 +81,8 @@ class LogFormat:
         return self._clean(text, _LENGTHS.get(name, _MAX_VALUE))
 
     def _traceback(self, record: logging.LogRecord) -> str:
-        if not record.exc_info or record.exc_info[1] is None:
-            return ""
-        text = "".join(traceback.format_exception(record.exc_info[1]))
-        lines = [self._clean(line, _MAX_VALUE) for line in text[-4 * _MAX_TRACEBACK :].splitlines()]
+        text = record.exc_text or _end_of_traceback(record)
+        lines = [self._clean(line, _MAX_VALUE) for line in text.splitlines()]
         return "\n".join(lines)[-_MAX_TRACEBACK:]
 
     def _for_programs(self, record: logging.LogRecord, message: str, members: dict[str, object], trace: str) -> bytes:
@@ -144,6 +143,7 @@ class LogWriter(logging.Handler):
         if self._queue.qsize() >= _MAX_QUEUED:
             self._overflowed += 1
         else:
+            _let_go(record)
             self._queue.put(record)
 
     def stop(self) -> None:
@@ -196,6 +196,39 @@ def _colour(members: Mapping[str, object]) -> str:
     if outcome in ("ok", "client_gone"):
         return _MISHAP if outcome != "ok" or (isinstance(status, int) and status >= 400) else ""
     return _ALARM
+
+
+def _let_go(record: logging.LogRecord) -> None:
+    """Put exceptions into words, so that the record is nothing but values."""
+    if record.exc_info:
+        record.exc_text = _end_of_traceback(record)
+        record.exc_info = None
+    if isinstance(record.args, tuple) and any(isinstance(value, BaseException) for value in record.args):
+        record.args = tuple(_Said(value) if isinstance(value, BaseException) else value for value in record.args)
+
+
+class _Said:
+    """How an exception reads, for ``%s`` and ``%r``."""
+
+    __slots__ = ("_repr", "_str")
+
+    def __init__(self, error: BaseException) -> None:
+        try:
+            self._str, self._repr = str(error), repr(error)
+        except Exception:  # an exception that cannot be shown must not become another one
+            self._str = self._repr = type(error).__name__
+
+    def __str__(self) -> str:
+        return self._str
+
+    def __repr__(self) -> str:
+        return self._repr
+
+
+def _end_of_traceback(record: logging.LogRecord) -> str:
+    if not record.exc_info or record.exc_info[1] is None:
+        return ""
+    return "".join(traceback.format_exception(record.exc_info[1]))[-4 * _MAX_TRACEBACK :]
 
 
 def _record(message: str) -> logging.LogRecord:

@@ -1,11 +1,13 @@
 """Log lines: their form, and that writing them never holds anything up."""
 
 import contextlib
+import gc
 import json
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,6 +170,51 @@ def test_a_pipe_that_nobody_reads_drops_lines_and_counts_them(monkeypatch: pytes
             threading.Timer(0.5, os.close, [writing]).start()
             messages = [json.loads(line)["message"] for line in pipe]
     assert any("log lines were dropped" in message for message in messages)
+
+
+class Body:
+    """Something large in a frame."""
+
+
+def fail_with(body: Body) -> None:
+    raise ValueError("what went wrong")
+
+
+def test_a_record_that_waits_keeps_no_frame_alive() -> None:
+    reading, writing = os.pipe()
+    with writer_on(writing) as writer:
+        gc.disable()
+        try:
+            body = Body()
+            seen = weakref.ref(body)
+            try:
+                fail_with(body)
+            except ValueError as error:
+                made = record("failed: %s (%r)", error, error)
+                made.exc_info = (ValueError, error, error.__traceback__)
+                writer.emit(made)
+            del body
+            assert seen() is None, "neither by the record nor by the thread that waits for the next one"
+        finally:
+            gc.enable()
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        line = json.loads(pipe.read())
+    assert line["message"] == "failed: what went wrong (ValueError('what went wrong'))"
+    assert "fail_with" in line["traceback"] and "what went wrong" in line["traceback"]
+
+
+def test_an_exception_that_cannot_be_shown_is_still_a_line() -> None:
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    reading, writing = os.pipe()
+    with writer_on(writing) as writer:
+        writer.emit(record("failed: %s", OddError()))
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        assert json.loads(pipe.read())["message"] == "failed: OddError"
 
 
 def test_a_closed_pipe_drops_lines_and_counts_them() -> None:

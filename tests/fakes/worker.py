@@ -1,0 +1,94 @@
+"""One worker inside the test's own process and loop: the real data plane, but for PostgreSQL and the control plane.
+
+For what can only be seen from within: what is left in memory, which tasks run. Everything else has a whole gateway.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from fakes.client import Client
+from tollway.accounting.journal import Journal
+from tollway.admission.authenticate import KeyHasher
+from tollway.dataplane import worker
+from tollway.dataplane.routes import Router
+from tollway.dataplane.world import World
+from tollway.domain.keys import Secret, new_virtual_key
+from tollway.http1 import client as http1_client
+from tollway.http1.server import Server
+from tollway.routing.snapshot import KeyRow, ModelRow, ProviderRow, Snapshot, compile_snapshot, grants
+from tollway.settings import ChildConfig, parse
+from tollway.store.vault import Vault
+
+MODEL = "a-model"
+
+
+class _Configuration:
+    """What a worker asks of the configuration, with one answer for ever."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.fresh = True
+        self.age_s = 0.0
+
+    async def reached(self, revision: int, within_s: float) -> None:
+        pass
+
+
+class _LogWriter:
+    dropped = 0
+
+
+@dataclass
+class Worker:
+    """What runs, a key without limits, and how to talk to it."""
+
+    world: World
+    key: str
+    client: Client
+
+
+@asynccontextmanager
+async def running_worker(folder: Path, provider_url: str, **environment: str) -> AsyncIterator[Worker]:
+    """Serve until the end of the block; :data:`MODEL` is served by ``openai`` at this address."""
+    settings = parse({"TOLLWAY_HOME": str(folder), "OPENAI_API_KEY": "sk-openai", **environment})
+    assert not isinstance(settings, list), settings
+    config = ChildConfig(
+        settings=settings,
+        database_url=Secret("postgresql://nobody/"),
+        encryption_key=Secret("0" * 64),
+        control_socket=folder / "control",
+        journals=folder / "journals",
+    )
+    (folder / "journals").mkdir(exist_ok=True)
+    key = new_virtual_key()
+    hashed = KeyHasher(Vault.of(config.encryption_key, None).pepper)(key.encode())
+    model = ModelRow(MODEL, "openai", None, (), Decimal(1), Decimal(2), None, None, None, None)
+    snapshot = compile_snapshot(
+        1,
+        dict(grants(KeyRow("key_1", hashed, None, None, None, None, None, None, False), {})),
+        [ProviderRow("openai", "openai", provider_url, None)],
+        [model],
+    )
+    assert isinstance(snapshot, Snapshot), snapshot
+    client = http1_client.Client(worker.client_limits(settings))
+    configuration: Any = _Configuration(snapshot)
+    writer: Any = _LogWriter()
+    journal = Journal(config.journals, 0.0)
+    world = worker.build(config, configuration, journal, client, writer)
+    router = Router(world)
+    world.server = Server(router.serve, worker.server_limits(settings), router.render_error, router.report_crash)
+    listening = socket.create_server(("127.0.0.1", 0))
+    await world.server.start(listening)
+    try:
+        yield Worker(world, key, Client(world.server.port))
+    finally:
+        await world.server.drain(0)
+        client.close()
+        journal.close()
+        await asyncio.sleep(0)
