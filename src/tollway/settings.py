@@ -22,6 +22,7 @@ from tollway.store.uri import complete
 from tollway.store.uri import read as read_database_url
 
 _DAY_S = 86_400.0  # longer than any sensible wait; keeps a slip of the pen from meaning "for ever"
+_LEAST_BODIES = 4  # of the largest ones must fit into a worker's memory at the same time
 _MAX_SHOWN = 40  # characters of a refused value that an error line repeats
 _OTHER_API_KEY = re.compile(r"([A-Z][A-Z0-9_]{0,99})_API_KEY")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
@@ -63,11 +64,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float
     max_body_bytes: int
     max_parallel_per_key: int
+    max_buffered_bytes: int | None
     drain_seconds: float
     log_level: str
     log_requests: bool
     other_api_keys: dict[str, Secret] = {}
     """``<NAME>_API_KEY`` of providers that were added by a row, by the name in lower case."""
+
+    @property
+    def least_buffered_bytes(self) -> int:
+        """A few of the largest bodies, each as it came and as it is sent."""
+        return _LEAST_BODIES * self.max_body_bytes
 
     @property
     def platform_keys(self) -> dict[str, Secret]:
@@ -194,6 +201,11 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.workers > 1:
         problems.append(
             f"WORKERS: {settings.workers} is refused: limits are not exact across processes yet, so only 1 is accepted"
+        )
+    if settings.max_buffered_bytes is not None and settings.max_buffered_bytes < settings.least_buffered_bytes:
+        problems.append(
+            f"MAX_BUFFERED_BYTES: {settings.max_buffered_bytes} is less than {_LEAST_BODIES} times MAX_BODY_BYTES, "
+            f"{settings.least_buffered_bytes}"
         )
     return problems + _tls_problems(settings.tls_cert_file, settings.tls_key_file)
 
@@ -438,6 +450,13 @@ VARIABLES: tuple[Variable, ...] = (
         "1000",
         "Calls of one virtual key that may run at the same time.",
         _integer(1, 1_000_000),
+    ),
+    Variable(
+        "MAX_BUFFERED_BYTES",
+        None,
+        "How much of requests and answers a worker holds at most; above it new calls are answered 503.",
+        _integer(1, 2**50),
+        "536870912; less on a machine with less than 2 GiB, and at least 4 times MAX_BODY_BYTES",
     ),
     Variable("DRAIN_SECONDS", "600", "How long SIGTERM lets running requests go on.", _seconds(0)),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error.", _choice("debug", "info", "warning", "error")),

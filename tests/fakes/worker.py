@@ -15,11 +15,13 @@ from typing import Any
 from fakes.client import Client
 from tollway.accounting.journal import Journal
 from tollway.admission.authenticate import KeyHasher
-from tollway.dataplane import worker
+from tollway.dataplane import machine, worker
 from tollway.dataplane.routes import Router
 from tollway.dataplane.world import World
 from tollway.domain.keys import Secret, new_virtual_key
 from tollway.http1 import client as http1_client
+from tollway.http1.budget import Budget
+from tollway.http1.limits import ServerLimits
 from tollway.http1.server import Server
 from tollway.routing.snapshot import KeyRow, ModelRow, ProviderRow, Snapshot, compile_snapshot, grants
 from tollway.settings import ChildConfig, parse
@@ -76,13 +78,16 @@ async def running_worker(folder: Path, provider_url: str, **environment: str) ->
         [model],
     )
     assert isinstance(snapshot, Snapshot), snapshot
-    client = http1_client.Client(worker.client_limits(settings))
+    room = machine.connections(machine.files(), ServerLimits())
+    budget = Budget(machine.buffered_bytes(settings, machine.memory()))
+    client = http1_client.Client(worker.client_limits(settings, room), budget=budget)
     configuration: Any = _Configuration(snapshot)
     writer: Any = _LogWriter()
     journal = Journal(config.journals, 0.0)
     world = worker.build(config, configuration, journal, client, writer)
     router = Router(world)
-    world.server = Server(router.serve, worker.server_limits(settings), router.render_error, router.report_crash)
+    limits = worker.server_limits(settings, room)
+    world.server = Server(router.serve, limits, router.render_error, router.report_crash, budget)
     listening = socket.create_server(("127.0.0.1", 0))
     await world.server.start(listening)
     try:

@@ -76,6 +76,11 @@ def test_the_credential_of_any_provider_comes_by_its_name() -> None:
         ({"HOST": "::"}, "ADMIN_KEY: must be set when HOST is not a loopback address ('::')"),
         ({"HOST": "gateway.example"}, "ADMIN_KEY: must be set when HOST is not a loopback address"),
         ({"WORKERS": "2"}, "WORKERS: 2 is refused: limits are not exact across processes yet"),
+        (
+            {"MAX_BUFFERED_BYTES": "134217727"},
+            "MAX_BUFFERED_BYTES: 134217727 is less than 4 times MAX_BODY_BYTES, 134217728",
+        ),
+        ({"MAX_BODY_BYTES": "100", "MAX_BUFFERED_BYTES": "399"}, "MAX_BUFFERED_BYTES: 399 is less than 4 times"),
         ({"WORKERS": "0"}, "WORKERS: '0' is not a whole number from 1"),
         ({"REDIS_URL": "http://h"}, "REDIS_URL: must begin with redis://"),
         (

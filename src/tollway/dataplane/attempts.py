@@ -86,6 +86,9 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
     except Exception:
         world.books.waive(attempt, INTERNAL_ERROR)
         raise
+    finally:
+        if attempt.answer is not None:
+            attempt.answer.close()
     now = world.now()
     call.request.respond(200, reply_head(attempt, cost, now), result.body)
     world.health.succeeded(upstream.target, call.grant, now)
@@ -183,10 +186,13 @@ def dated_headers(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]
 async def first_event(response: StreamedResponse, decoder: StreamDecoder) -> bytes:
     """Read until the first event is judged; what may go to the client, if ``decoder.failure`` is still None."""
     held = b""
+    taken = 0
     while not decoder.started and decoder.failure is None:
         piece = await response.read()
         if not piece:
             return held + decoder.close()
+        taken += len(piece)
+        response.keeps(taken)
         held += decoder.feed(piece)
     return held
 

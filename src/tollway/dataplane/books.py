@@ -53,6 +53,7 @@ _ENDINGS = {
     INTERNAL_ERROR: endings.GATEWAY_FAILED,
     **{cut.value: endings.CUT for cut in Cut},
     **{kind.value: endings.CLIENT_ERROR if kind in OF_THE_REQUEST else endings.PROVIDER_FAILED for kind in FailureKind},
+    FailureKind.OVERLOADED.value: endings.GATEWAY_FAILED,
 }
 """What a charged attempt's outcome makes of its call."""
 

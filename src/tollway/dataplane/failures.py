@@ -13,6 +13,7 @@ from tollway.http1.errors import (
     Disconnected,
     FirstByteTimeout,
     IdleTimeout,
+    NoRoom,
     TlsFailed,
     TotalTimeout,
     UpstreamError,
@@ -31,7 +32,11 @@ _KINDS: dict[type[UpstreamError], FailureKind] = {
     IdleTimeout: FailureKind.TIMEOUT,
     TotalTimeout: FailureKind.TIMEOUT,
     Disconnected: FailureKind.BROKEN,
+    NoRoom: FailureKind.OVERLOADED,
 }
+
+_ROOM_S = 1.0
+"""After which there may be room again."""
 
 
 def failure_of(error: UpstreamError) -> UpstreamFailure:
@@ -39,7 +44,7 @@ def failure_of(error: UpstreamError) -> UpstreamFailure:
     kind = _KINDS.get(type(error), FailureKind.INVALID)
     if kind is FailureKind.BROKEN and error.nothing_received:
         kind = FailureKind.CONNECT
-    return UpstreamFailure(kind, error.reason)
+    return UpstreamFailure(kind, error.reason, retry_after_s=_ROOM_S if kind is FailureKind.OVERLOADED else None)
 
 
 def dated(headers: Mapping[bytes, bytes], now_unix: float) -> Mapping[bytes, bytes]:

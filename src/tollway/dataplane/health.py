@@ -25,7 +25,11 @@ async def serve_readiness(world: World, request: Request) -> None:
 
 def reasons(world: World) -> Mapping[str, bool]:
     """Why this process refuses every new call, each with whether it does: those that a call itself would meet."""
-    return {"draining": world.draining, "accounting_unavailable": world.books.full}
+    return {
+        "draining": world.draining,
+        "accounting_unavailable": world.books.full,
+        "overloaded": world.server.budget.full,
+    }
 
 
 def _answer(world: World, request: Request, status: int, body: bytes) -> None:

@@ -177,6 +177,7 @@ async def _held_json(response: StreamedResponse, decoder: PassageStream) -> byte
             decoder.close()
             break
         held += decoder.feed(piece)
+        response.keeps(len(held))
     return bytes(held)
 
 
@@ -230,7 +231,10 @@ class PassageRelay(Relay):
             super().keep_alive(now, after_s)
 
     def _feed(self, piece: bytes) -> bool:
-        self._send(self._decoder.feed(piece))
+        frames = self._decoder.feed(piece)
+        self._send(frames)
+        if self._unfinished or not frames:
+            self._note_unfinished(piece, frames)
         return not (self._decoder.is_events and piece.startswith(b":"))
 
     def _send(self, frames: bytes) -> None:

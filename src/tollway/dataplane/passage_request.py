@@ -127,6 +127,7 @@ async def _read_form(
         if piece is None:
             break
         start += piece
+        request.keeps(len(start))
         form.feed(piece)
     if form is not None and (problem := _problem(form)) is not None:
         return BadRequest(f"The form is not valid: {problem}.", None, "invalid_form")

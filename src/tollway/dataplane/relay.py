@@ -33,7 +33,17 @@ _CUTS = {
 class Relay:
     """The second half of a streamed attempt."""
 
-    __slots__ = ("_attempt", "_decoder", "_last", "_quiet_last", "_quiet_since", "_response", "_stream", "_world")
+    __slots__ = (
+        "_attempt",
+        "_decoder",
+        "_last",
+        "_quiet_last",
+        "_quiet_since",
+        "_response",
+        "_stream",
+        "_unfinished",
+        "_world",
+    )
 
     def __init__(
         self, world: World, attempt: Attempt, decoder: StreamDecoder, response: StreamedResponse, head: bytes
@@ -43,6 +53,7 @@ class Relay:
         self._decoder = decoder
         self._response = response
         self._last = self._quiet_last = b""
+        self._unfinished = 0  # bytes of an event that has begun and goes out when it is whole
         now = attempt.first_byte_at = self._quiet_since = world.now()
         target = attempt.upstream.target
         world.metrics.first_byte(target.model, target.provider.name, now - attempt.started)
@@ -59,6 +70,7 @@ class Relay:
         self._world.relays.add(self)
         try:
             self._send(held)
+            self._response.keeps(0)
             self._response.attach(self._feed)
             await self._response.finished()
             self._send(decoder.close())
@@ -120,9 +132,17 @@ class Relay:
         elif frames:
             self._last = frames
             self._stream.write(frames)
+            if self._unfinished:
+                self._note_unfinished(piece, frames)
         else:
+            self._note_unfinished(piece, frames)
             return not piece.startswith(b":")  # a part of a large event is something, a comment is not
         return True
+
+    def _note_unfinished(self, piece: bytes, frames: bytes) -> None:
+        """Nothing went out, or something again: a large event is held, and that counts."""
+        self._unfinished = 0 if frames else self._unfinished + len(piece)
+        self._response.keeps(self._unfinished)
 
     def _send(self, frames: bytes) -> None:
         decoder = self._decoder

@@ -8,6 +8,7 @@ import time
 from tollway.admission.authenticate import authenticate, presented_key
 from tollway.dataplane.calls import Call, Cut
 from tollway.dataplane.health import reasons
+from tollway.dataplane.room import Room
 from tollway.dataplane.world import World
 from tollway.domain.refusals import ExpiredKey, KeysUnavailable
 from tollway.http1.errors import UpstreamError
@@ -23,8 +24,9 @@ _MAX_REPLY = 64 * 1024
 
 
 async def keep_house(world: World) -> None:
-    """Once a second: look at the loop's lag, keys that are no longer good, a full journal, silent streams."""
+    """Once a second: look at the loop's lag, keys that are no longer good, a full journal, room, silent streams."""
     seen = world.configuration.snapshot
+    room = Room(world)
     while True:
         due = world.now() + INTERVAL_S
         await asyncio.sleep(INTERVAL_S)
@@ -37,6 +39,7 @@ async def keep_house(world: World) -> None:
             world.books.retry()
             await world.books.rescue()
             world.refusals.turn()
+            room.look()
             keep_streams_alive(world)
         except Exception:
             _log.exception("house-keeping failed and goes on")
@@ -112,6 +115,11 @@ def gauges(world: World) -> Gauges:
         inflight_requests=len(world.calls),
         open_connections=world.server.connections,
         upstream_connections=world.client.open_connections,
+        max_connections=world.server.limits.max_connections,
+        max_upstream_connections=world.client.max_connections,
+        connections_closed_for_room_total=world.server.closed_for_room,
+        buffered_bytes=world.server.budget.held,
+        max_buffered_bytes=world.server.budget.limit,
         breaker_state={f"{key.provider}/{key.model}": state.value for key, state in world.health.states(world.now())},
         config_revision=world.configuration.snapshot.revision,
         config_age_seconds=world.configuration.age_s,

@@ -17,13 +17,13 @@ from tollway.dataplane.operations import CHAT, COMPLETIONS, EMBEDDINGS, MODERATI
 from tollway.dataplane.passage import serve_passage
 from tollway.dataplane.serve import Parse, reading, serve
 from tollway.dataplane.world import World
-from tollway.domain.refusals import BadRequest
+from tollway.domain.refusals import BadRequest, Overloaded
 from tollway.http1.server import Request
 from tollway.wire.chat_request import parse_chat
 from tollway.wire.completion_request import parse_completion
 from tollway.wire.embeddings_request import parse_embeddings
 from tollway.wire.moderation_request import parse_moderation
-from tollway.wire.openai_errors import error_body
+from tollway.wire.openai_errors import error_body, to_http
 from tollway.wire.paths import find
 
 _log = logging.getLogger("tollway.routes")
@@ -87,6 +87,8 @@ class Router:
     def render_error(self, status: int, reason: str) -> tuple[bytes, bytes]:
         """Header lines and body for what the HTTP server itself refuses, in OpenAI's format."""
         world = self._world
+        if status == 503:
+            return self._render_overload()
         code = "request_too_large" if status == 413 else "invalid_http_request" if status < 500 else "server_error"
         kind = "invalid_request_error" if status < 500 else "server_error"
         call_id = world.call_ids.next()
@@ -97,6 +99,12 @@ class Router:
     def lines_for_refused(self, head: bytes) -> bytes:
         """Nothing more than what :meth:`render_error` says."""
         return b""
+
+    def _render_overload(self) -> tuple[bytes, bytes]:
+        error, call_id = to_http(Overloaded()), self._world.call_ids.next()
+        refuse_unread(self._world, call_id, error.status, error.code)
+        lines = b"content-type: application/json\r\nx-request-id: %b\r\n%b"
+        return lines % (call_id.encode(), error.headers), error.body
 
     def report_crash(self, error: BaseException) -> None:
         """Our own bug: the request died with a bare 500, the process lives."""

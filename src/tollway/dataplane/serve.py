@@ -28,6 +28,7 @@ from tollway.domain.refusals import (
     Draining,
     ExpiredKey,
     NoAnswer,
+    Overloaded,
     Refusal,
     RevokedKey,
     TooFast,
@@ -74,7 +75,7 @@ def reading(parse: Parse) -> Read:
 async def serve(world: World, request: Request, operation: Operation, read: Read) -> None:
     """Answer one call."""
     call_id = world.call_ids.next()
-    call = identify(world, request, call_id)
+    call = welcome(world, request, call_id)
     if not isinstance(call, Call):
         refuse(world, request, call_id, call)
         return
@@ -119,12 +120,22 @@ def exhausted(world: World, call: Call) -> Refusal | None:
     return world.allowances.exhausted(grant.id, grant.requests_per_minute, grant.tokens_per_minute, call.started)
 
 
+def welcome(world: World, request: Request, call_id: str) -> Call | Refusal:
+    """Who asks, for a call that begins: none does while the process holds as much as it may."""
+    call = identify(world, request, call_id)
+    budget = world.server.budget
+    return Overloaded() if budget.full and isinstance(call, Call) and not budget.fits(1) else call
+
+
 def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
     """Who asks. The call begins here: it pins the snapshot and the clock."""
     now, now_unix = world.now(), time.time()
     snapshot, fresh = world.configuration.snapshot, world.configuration.fresh
     grant = authenticate(presented_key(request.headers), snapshot, world.hasher, now_unix, fresh=fresh)
-    return Call(call_id, request, snapshot, grant, now, now_unix) if isinstance(grant, KeyGrant) else grant
+    if not isinstance(grant, KeyGrant):
+        return grant
+    request.vouch()
+    return Call(call_id, request, snapshot, grant, now, now_unix)
 
 
 def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refusal | None:

@@ -16,12 +16,14 @@ from tollway.admission.allowances import MemoryAllowances
 from tollway.admission.authenticate import KeyHasher
 from tollway.admission.slots import CallSlots
 from tollway.child import SupervisorLine, read_config
+from tollway.dataplane import machine
 from tollway.dataplane.books import Books
 from tollway.dataplane.offload import SWITCH_INTERVAL_S, Offload
 from tollway.dataplane.reporting import cut_all, keep_house, keep_reporting
 from tollway.dataplane.routes import router_of
 from tollway.dataplane.upstreams import Upstreams
 from tollway.dataplane.world import World
+from tollway.http1.budget import Budget
 from tollway.http1.client import Client
 from tollway.http1.limits import ClientLimits, ServerLimits
 from tollway.http1.origin import Origin
@@ -49,6 +51,7 @@ def main() -> int:
     """Serve as the first line of standard input says; 0 after a clean stop."""
     config = read_config()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    machine.keep_large_blocks_apart()
     writer = log.start(f"worker-{config.worker}", config.settings.log_level, config.secrets)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -71,15 +74,25 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
         neighbours=Neighbours(gateway_number(config.settings.home)),
     )
     journal = Journal(config.journals, time.time())
+    budget = Budget(machine.buffered_bytes(config.settings, machine.memory()))
+    room = machine.connections(machine.files(), ServerLimits())
     client = Client(
-        client_limits(config.settings),
+        client_limits(config.settings, room),
+        budget=budget,
         proxies=Proxies.read(os.environ),
         address_policy=lambda address: not is_forbidden_address(address),
     )
     world = build(config, configuration, journal, client, writer)
     router = router_of(world)
-    limits = server_limits(config.settings)
-    server = Server(router.serve, limits, router.render_error, router.report_crash, router.lines_for_refused)
+    limits = server_limits(config.settings, room)
+    server = Server(
+        router.serve,
+        limits,
+        router.render_error,
+        router.report_crash,
+        router.lines_for_refused,
+        budget,
+    )
     world.server = server
     background: list[asyncio.Task[None]] = []
     try:
@@ -161,18 +174,24 @@ def build(
     )
 
 
-def client_limits(settings: Settings) -> ClientLimits:
-    """Towards providers, as the environment says."""
+def client_limits(settings: Settings, room: machine.Connections) -> ClientLimits:
+    """Towards providers, as the environment says and the descriptors allow."""
     return ClientLimits(
+        max_connections=room.providers,
         connect_s=settings.connect_timeout_s,
         first_byte_s=settings.first_byte_timeout_s,
         idle_read_s=settings.idle_timeout_s,
     )
 
 
-def server_limits(settings: Settings) -> ServerLimits:
-    """Towards clients, as the environment says."""
-    return ServerLimits(max_body=settings.max_body_bytes, keep_alive_s=settings.keep_alive_s)
+def server_limits(settings: Settings, room: machine.Connections) -> ServerLimits:
+    """Towards clients, as the environment says and the descriptors allow."""
+    return ServerLimits(
+        max_body=settings.max_body_bytes,
+        keep_alive_s=settings.keep_alive_s,
+        max_connections=room.clients,
+        max_refused=room.refused,
+    )
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

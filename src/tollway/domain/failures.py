@@ -17,6 +17,7 @@ class FailureKind(enum.Enum):
     CREDENTIAL = "credential_refused"  # 401, 403: ours, never the client's
     NO_CREDENTIAL = "no_credential"  # neither the key nor the platform has a key for this provider
     MODEL = "model_unknown_upstream"  # 404: our configured model name is wrong
+    OVERLOADED = "gateway_overloaded"  # ours: no room for another connection, or for the answer
     SERVER = "server_error"  # 5xx, and what else is the provider's fault
     CONTEXT = "context_length_exceeded"
     CONTENT = "content_filter"
@@ -37,6 +38,7 @@ OWN_WORDS = {
     FailureKind.CREDENTIAL: "The provider refused the gateway's credential.",
     FailureKind.NO_CREDENTIAL: "There is no provider key.",
     FailureKind.MODEL: "The provider does not know the model.",
+    FailureKind.OVERLOADED: "This gateway had no room for it.",
     FailureKind.SERVER: "The provider failed.",
     FailureKind.CONTEXT: "The prompt is longer than the model's context.",
     FailureKind.CONTENT: "The provider's content filter refused the request.",

@@ -116,6 +116,10 @@ class ControlPlaneAway(msgspec.Struct, frozen=True):
     """The process that serves set-up, administration and metrics does not answer."""
 
 
+class Overloaded(msgspec.Struct, frozen=True):
+    """The process holds as many bytes of bodies and answers as it may, or as many connections."""
+
+
 class Draining(msgspec.Struct, frozen=True):
     """The gateway is stopping."""
 
@@ -137,5 +141,6 @@ Refusal = (
     | ProviderKeyRequired
     | CannotAccount
     | ControlPlaneAway
+    | Overloaded
     | Draining
 )

@@ -9,11 +9,15 @@ piece, and no exception that has been raised stays in anything that its frames k
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
-from typing import Protocol
+from io import BytesIO
+from typing import Final, Protocol
 
 from msgspec import Struct
 
-from tollway.http1.errors import Disconnected, ResponseTooLarge, UpstreamError
+from tollway.http1.budget import COUNTED, Budget, Hold
+from tollway.http1.errors import Disconnected, NoRoom, ResponseTooLarge, UpstreamError
+
+_UNBOUNDED: Final = Budget()
 
 
 class Line(Protocol):
@@ -28,6 +32,7 @@ class Line(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def cut(self) -> None: ...
+    def fail(self, error: Exception) -> None: ...
 
 
 class Answer(Struct, eq=False):
@@ -41,6 +46,7 @@ class Answer(Struct, eq=False):
     idle_s: float
     deadline: float
     max_body: int
+    budget: Budget = _UNBOUNDED
     status: int = 0
     """0 until the head is there."""
     headers: dict[bytes, bytes] = {}
@@ -58,6 +64,12 @@ class Answer(Struct, eq=False):
     waiter: asyncio.Future[None] | None = None
     sent: bool = True
     """False while a request's body is still being sent piece by piece."""
+    request: Hold | None = None
+    """The request that was sent, if it is large."""
+    hold: Hold | None = None
+    """What has come and is kept, if it is large."""
+    waits: bool = False
+    """For room: the connection does not read."""
 
     def send(
         self, connection: Line, message: bytes, on_sent: "Callable[[Answer], None] | None" = None
@@ -68,6 +80,8 @@ class Answer(Struct, eq=False):
         self.error = None
         self.first_byte_at = loop.time() + self.first_byte_s
         self.waiter = waiter = loop.create_future()
+        if len(message) > COUNTED:
+            self.request = self.budget.take(len(message))
         connection.begin(self, message)
         if on_sent is not None:
             on_sent(self)
@@ -87,6 +101,11 @@ class Answer(Struct, eq=False):
         """Note that the answer is complete or never will be. For the connection, once."""
         self.complete = error is None
         self.error = error
+        if self.request is not None:
+            self.request.release()
+            self.request = None
+        if self.hold is not None:
+            self.hold.settle()
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -132,6 +151,37 @@ class Answer(Struct, eq=False):
 
     def drop(self) -> None:
         """Let go of what has come of the body."""
+        if self.hold is not None:
+            self.hold.release()
+            self.hold = None
+
+    # The owner of ``hold``.
+
+    def keep(self, size: int) -> None:
+        """Count that so many bytes are held; where there is no room for them, the connection waits."""
+        hold = self.hold
+        if hold is None:
+            if size <= COUNTED:
+                return
+            hold = self.hold = self.budget.take(0) if self.line is None else self.budget.watch(0, self)
+        if hold.owner is None or size <= hold.size:
+            hold.resize(size)
+        elif not hold.grow(size - hold.size) and (line := self.line) is not None:
+            self.waits = True
+            line.pause()
+
+    def is_held_up(self) -> bool:
+        return self.waits
+
+    def read_on(self) -> None:
+        self.waits = False
+        if (line := self.line) is not None:
+            line.resume()
+
+    def give_up(self) -> None:
+        if (line := self.line) is not None:
+            line.fail(NoRoom("there was no room for an answer that came so slowly", nothing_received=False))
+        self.drop()
 
     def wake(self) -> None:
         """Let the caller look again."""
@@ -143,10 +193,23 @@ class Answer(Struct, eq=False):
 class Response(Answer, eq=False):
     """A whole answer: its caller is woken once, when everything is there."""
 
-    pieces: list[bytes] = []
+    piece: bytes = b""
+    """All of it, if it came in one."""
+    pieces: BytesIO | None = None
+    """Which gives its buffer away as it is, where joining pieces would hold them twice."""
 
     def take(self, piece: bytes) -> None:
-        self.pieces.append(piece)
+        if self.pieces is not None:
+            self.pieces.write(piece)
+        elif not self.piece:
+            self.piece = piece
+        else:
+            self.pieces = BytesIO()
+            self.pieces.write(self.piece)
+            self.pieces.write(piece)
+            self.piece = b""
+        if self.received > COUNTED:
+            self.keep(self.received)
 
     def ended(self, error: Exception | None) -> None:
         if error is not None:
@@ -154,13 +217,13 @@ class Response(Answer, eq=False):
         super().ended(error)
 
     def drop(self) -> None:
-        self.pieces.clear()
+        self.piece, self.pieces = b"", None
+        super().drop()
 
     @property
     def body(self) -> bytes:
-        """The decoded body."""
-        pieces = self.pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        """The decoded body; nothing once the answer was closed."""
+        return self.piece if self.pieces is None else self.pieces.getvalue()
 
 
 class StreamedResponse(Answer, eq=False):
@@ -174,6 +237,8 @@ class StreamedResponse(Answer, eq=False):
     pieces: list[bytes] = []
     held: int = 0
     """Bytes that nobody has taken."""
+    kept: int = 0
+    """Bytes that the caller has taken and still keeps."""
     paused: bool = False
     """By the caller."""
 
@@ -192,8 +257,7 @@ class StreamedResponse(Answer, eq=False):
             await self._wait()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self.held = 0
-        self._read_on()
+        self._taken()
         return data
 
     async def read_all(self, limit: int) -> bytes:
@@ -206,7 +270,14 @@ class StreamedResponse(Answer, eq=False):
                 self.close()
                 raise ResponseTooLarge("the answer is too large", nothing_received=False)
             pieces.append(data)
+            self.keeps(size)
+        self.keeps(0)
         return b"".join(pieces)
+
+    def keeps(self, size: int) -> None:
+        """Say how much of what has been handed over is still kept, such as the beginning of a large event."""
+        self.kept = size
+        self.keep(self.held + size)
 
     def attach(self, sink: Callable[[bytes], bool | None]) -> None:
         """Hand every piece to ``sink``, first what has arrived already, without waking a task for each.
@@ -220,7 +291,7 @@ class StreamedResponse(Answer, eq=False):
         self.held = 0
         for piece in pieces:
             sink(piece)
-        self._read_on()
+        self._taken()
 
     async def finished(self) -> None:
         """Wait for the end of an attached answer. Raises UpstreamError, or what the sink raised."""
@@ -249,6 +320,8 @@ class StreamedResponse(Answer, eq=False):
         self.pieces.append(piece)
         self.held += len(piece)
         self.wake()
+        if self.held > COUNTED:
+            self.keep(self.held + self.kept)
         if self.held > self.high_water and (line := self.line) is not None:
             line.pause()
         return None
@@ -259,7 +332,15 @@ class StreamedResponse(Answer, eq=False):
 
     def drop(self) -> None:
         self.pieces.clear()
-        self.held = 0
+        self.held = self.kept = 0
+        super().drop()
+
+    def is_held_up(self) -> bool:
+        return self.waits or self.paused or self.held > self.high_water
+
+    def read_on(self) -> None:
+        self.waits = False
+        self._read_on()
 
     async def upload(
         self, connection: Line, head: bytes, body: AsyncIterable[bytes], on_sent: "Callable[[Answer], None] | None"
@@ -283,9 +364,16 @@ class StreamedResponse(Answer, eq=False):
     def _answered(self) -> bool:
         return self.status != 0 or self.error is not None
 
+    def _taken(self) -> None:
+        """Note that nothing is left that nobody has taken."""
+        self.held = 0
+        if self.hold is not None:
+            self.keep(self.kept)
+        self._read_on()
+
     def _read_on(self) -> None:
         """Let the connection read, if neither the caller nor what is held stands against it."""
-        if not self.paused and self.held <= self.high_water and (line := self.line) is not None:
+        if not self.is_held_up() and (line := self.line) is not None:
             line.resume()
 
     async def _wait(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from tollway.http1.answer import Answer, Response, StreamedResponse
+from tollway.http1.budget import Budget
 from tollway.http1.connection import Connection
 from tollway.http1.dial import AddressPolicy, Dialer, Resolver, any_address, system_resolver
 from tollway.http1.errors import Disconnected
@@ -26,6 +27,7 @@ class Client:
 
     ``first_byte_s`` is counted from sending to the first byte of the body, ``idle_s`` from piece to piece,
     ``deadline`` is loop time for everything; each is judged every quarter of a second. ``max_body`` is in bytes.
+    What is large of requests and answers counts against ``budget``; an answer that finds no room waits for it.
     ``on_sent`` gets the answer to be as soon as the request has been handed to a connection, at the repeat once more: a
     call that ends without it has cost the upstream nothing, and one that is cancelled finds there what had come.
     """
@@ -34,6 +36,7 @@ class Client:
         self,
         limits: ClientLimits | None = None,
         *,
+        budget: Budget | None = None,
         ssl_context: Callable[[], ssl.SSLContext] = client_context,
         proxies: Proxies | None = None,
         address_policy: AddressPolicy = any_address,
@@ -41,6 +44,7 @@ class Client:
         sweep_s: float = SWEEP_S,
     ) -> None:
         self._limits = limits = limits or ClientLimits()
+        self._budget = budget or Budget()
         self._dialer = Dialer(limits.connect_s, ssl_context, proxies or Proxies(), address_policy, resolver)
         self._pool = Pool(limits, sweep_s)
         self._closed = False
@@ -64,6 +68,7 @@ class Client:
             limits.idle_read_s if idle_s is None else idle_s,
             deadline,
             limits.max_body if max_body is None else max_body,
+            self._budget,
         )
         return self._exchange(answer, origin, message, on_sent)
 
@@ -116,6 +121,21 @@ class Client:
         return self._pool.open_connections
 
     @property
+    def max_connections(self) -> int:
+        """How many may be open, but for those to Unix sockets."""
+        return self._limits.max_connections
+
+    @property
+    def refused(self) -> int:
+        """Connections that there was no room for, since the start."""
+        return self._pool.refused
+
+    @property
+    def closed_for_room(self) -> int:
+        """Idle connections that were closed for others, since the start."""
+        return self._pool.closed_for_room
+
+    @property
     def idle_connections(self) -> int:
         """Open connections that wait for a request."""
         return self._pool.idle_connections
@@ -135,6 +155,7 @@ class Client:
             limits.idle_read_s if idle_s is None else idle_s,
             deadline,
             limits.max_stream if max_body is None else max_body,
+            self._budget,
             high_water=limits.high_water,
         )
 
@@ -159,10 +180,15 @@ class Client:
         return answer
 
     async def _connect(self, origin: Origin, deadline: float) -> Connection:
-        channel, proxy = await self._dialer.dial(origin, deadline)
-        if self._closed or channel.is_closing():
-            channel.abort()
-            raise Disconnected("the connection ended before the request")
+        self._pool.make_room(origin)
+        try:
+            channel, proxy = await self._dialer.dial(origin, deadline)
+            if self._closed or channel.is_closing():
+                channel.abort()
+                raise Disconnected("the connection ended before the request")
+        except BaseException:
+            self._pool.give_place_back(origin)
+            raise
         connection = Connection(self._pool, origin, channel, proxy, asyncio.get_running_loop().time())
         self._pool.add(connection)
         return connection

@@ -55,10 +55,10 @@ class Connection(asyncio.Protocol):
         "_keeper",
         "_paused",
         "_proxy",
-        "_quiet_since",
         "answer",
         "full",
         "origin",
+        "quiet_since",
     )
 
     def __init__(self, keeper: Keeper, origin: Origin, channel: Channel, proxy: Proxy | None, now: float) -> None:
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._channel = channel
         self._proxy = proxy
         self._heard = False  # since the last check
-        self._quiet_since = now
+        self.quiet_since = now
         self._held: bytearray | None = None  # a head that has begun
         self._body: Body | None = None
         self._interim = 0
@@ -130,8 +130,8 @@ class Connection(asyncio.Protocol):
         """Judge the time; called by the pool's sweeper."""
         if self._heard:
             self._heard = False
-            self._quiet_since = now
-        quiet_s = now - self._quiet_since
+            self.quiet_since = now
+        quiet_s = now - self.quiet_since
         answer = self.answer
         if answer is None:
             if quiet_s >= self._keeper.limits.idle_s:

@@ -1,17 +1,22 @@
 """New connections to upstreams: name, address policy, TCP or unix socket, proxy, TLS; all under one deadline."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
 
 from tollway.http1.channel import Channel, Silence
-from tollway.http1.errors import ConnectFailed, ConnectTimeout, TotalTimeout
+from tollway.http1.errors import ConnectFailed, ConnectTimeout, NoRoom, TotalTimeout, UpstreamError
 from tollway.http1.origin import Origin
 from tollway.http1.proxy import Proxies, Proxy, open_tunnel
 from tollway.http1.tls import TlsChannel
+
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""What this process or its machine has run out of: descriptors, ports, memory. It says nothing of the upstream."""
 
 Address = IPv4Address | IPv6Address
 AddressPolicy = Callable[[Address], bool]
@@ -96,7 +101,8 @@ class Dialer:
         """Try the addresses in turn; each gets an equal share of the time that is left."""
         loop = asyncio.get_running_loop()
         addresses = _permitted(await self._resolve(place), policy)
-        reason: str | None = "no address"  # None: the last one did not answer. An exception in a local keeps its frames
+        failed = "no address"  # an exception in its place would keep the frames that it passes, and they keep it
+        timed_out = False
         for tried, address in enumerate(addresses):
             share = (until - loop.time()) / (len(addresses) - tried)
             try:
@@ -104,17 +110,21 @@ class Dialer:
                     transport, _ = await loop.create_connection(Silence, str(address), place.port)
                 return transport
             except TimeoutError:
-                reason = None
+                timed_out = True
             except OSError as error:
-                reason = _reason(error)
-        raise TimeoutError if reason is None else ConnectFailed(reason)
+                if error.errno in _OURS:
+                    raise _failure(error) from None
+                failed, timed_out = _reason(error), False
+        raise TimeoutError if timed_out else ConnectFailed(failed)
 
     async def _resolve(self, place: Origin) -> list[Address]:
         if (address := _literal(place.host)) is not None:
             return [address]
         try:
             return await self._resolver(place.host, place.port)
-        except (OSError, UnicodeError):
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and error.errno in _OURS:
+                raise _failure(error) from None
             raise ConnectFailed("the name does not resolve") from None
 
     async def _encrypt(self, channel: Channel, place: Origin) -> TlsChannel:
@@ -127,7 +137,7 @@ async def _connect_unix(path: str) -> asyncio.Transport:
     try:
         transport, _ = await asyncio.get_running_loop().create_unix_connection(Silence, path)
     except OSError as error:
-        raise ConnectFailed(_reason(error)) from None
+        raise _failure(error) from None
     return transport
 
 
@@ -148,6 +158,11 @@ def _permitted(addresses: list[Address], policy: AddressPolicy) -> list[Address]
     if not allowed:
         raise ConnectFailed("the address is not allowed")
     return allowed
+
+
+def _failure(error: OSError) -> UpstreamError:
+    """Whose fault it is that there is no connection."""
+    return NoRoom(_reason(error)) if error.errno in _OURS else ConnectFailed(_reason(error))
 
 
 def _reason(error: OSError) -> str:

@@ -78,6 +78,12 @@ class TooManyConnections(MessageError):
     status = 503
 
 
+class NoRoomForBody(MessageError):
+    """This process holds as much as it may."""
+
+    status = 503
+
+
 class UpstreamError(Exception):
     """The upstream gave no answer that can be used.
 
@@ -128,3 +134,7 @@ class BadResponse(UpstreamError):
 
 class ResponseTooLarge(UpstreamError):
     """The answer is above the caller's limit."""
+
+
+class NoRoom(UpstreamError):
+    """It is not the upstream's fault: this process has no room for the answer, or for another connection."""

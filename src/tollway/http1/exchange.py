@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from tollway.http1.errors import BodyTooLarge, MessageError, UnsupportedCoding
+from tollway.http1.budget import COUNTED, Budget, Hold
+from tollway.http1.errors import BodyTooLarge, MessageError, NoRoomForBody, UnsupportedCoding
 from tollway.http1.framing import NO_LIMIT, body_decoder
 from tollway.http1.head import RequestHead
 
@@ -31,14 +33,40 @@ STATUS_LINES: Final = _StatusLines({s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n
 
 
 class Upload:
-    """A body that had not arrived with its head."""
+    """A body that had not arrived with its head.
 
-    __slots__ = ("buffer", "continue_due", "decoder", "ends", "error", "length", "limit", "received", "waiter", "whole")
+    Where its handler wants it whole, room for all of it is taken at once, if its length is known; otherwise as it
+    comes. Where there is none, or it comes too slowly while others need the room, it fails.
+    """
 
-    def __init__(self, head: RequestHead, framing: int, max_body: int) -> None:
+    __slots__ = (
+        "_budget",
+        "_buffer",
+        "continue_due",
+        "decoder",
+        "ends",
+        "error",
+        "held_up",
+        "hold",
+        "kept",
+        "length",
+        "limit",
+        "received",
+        "size",
+        "waiter",
+        "whole",
+    )
+
+    def __init__(self, head: RequestHead, framing: int, max_body: int, budget: Budget) -> None:
         self.length = framing
         self.decoder = body_decoder(framing, max_body)
-        self.buffer = bytearray()  # not a list: tiny pieces must not cost more than their bytes
+        self._budget = budget
+        # Not a list: tiny pieces must not cost more than their bytes. And it gives its buffer away as it is.
+        self._buffer = BytesIO()
+        self.size = 0  # bytes that nobody has taken
+        self.kept = 0  # bytes that the handler has taken and still keeps
+        self.hold: Hold | None = None
+        self.held_up = False  # it is we who let the client wait
         self.received = 0  # bytes since the last look at the rate
         self.ends = 0.0  # the hard end, in loop time
         self.whole = False  # wanted in one piece …
@@ -66,28 +94,89 @@ class Upload:
             self.fail(error.again())
             return
         self.received += len(data)
-        self.buffer += piece
-        if len(self.buffer) > self.limit:
+        self._buffer.write(piece)
+        self.size += len(piece)
+        if self.size > self.limit:
             self.fail(BodyTooLarge("the body is too large"))
-        elif self.decoder.complete or (piece and not self.whole):
+            return
+        if self.size > COUNTED or self.hold is not None:
+            self._count(self.size + self.kept, must_fit=self.whole)
+            if self.hold is not None:
+                self.hold.moved += len(piece)
+        if self.decoder.complete or (piece and not self.whole):
             self.wake()
 
     def want_whole(self, limit: int) -> None:
         """Collect from now on; what is already known to be above the limit is an error at once."""
+        if self.error is not None:
+            return
         self.whole = True
         self.limit = limit
-        if max(self.length, len(self.buffer)) > limit:
+        if max(self.length, self.size) > limit:
             self.fail(BodyTooLarge("the body is too large"))
+        elif self.length > COUNTED:
+            self._count(self.length, must_fit=True)
+
+    def keeps(self, size: int) -> None:
+        self.kept = size
+        if self.error is None:
+            self._count(self.size + size, must_fit=True)
 
     def fail(self, error: MessageError) -> None:
-        self.error = error
-        self.take()
+        """Keep the first error for whoever asks for the body, and nothing else."""
+        if self.error is None:
+            self.error = error
+        self.let_go()
         self.wake()
 
     def take(self) -> bytes:
-        data = bytes(self.buffer)
-        self.buffer = bytearray()
+        """What has come and nobody has taken."""
+        data = self._buffer.getvalue()
+        self._buffer = BytesIO()
+        self.size = 0
+        if self.hold is not None and not self.whole:
+            self._count(self.kept)
         return data
+
+    def take_whole(self) -> tuple[bytes, Hold | None]:
+        """A complete body of which nothing was taken, and what it counts."""
+        body = self._buffer.getvalue()
+        hold, self.hold = self.hold, None
+        if hold is not None:
+            hold.settle()
+        self.let_go()
+        return body, hold
+
+    def let_go(self) -> None:
+        """Keep nothing of the body."""
+        self._buffer = BytesIO()
+        self.size = 0
+        if self.hold is not None:
+            self.hold.release()
+            self.hold = None
+
+    def _count(self, size: int, *, must_fit: bool = False) -> None:
+        """Hold so much, but never less than was taken for all of a body; an error where there is no room for it."""
+        held = 0 if self.hold is None else self.hold.size
+        if self.whole and size <= held:
+            return
+        if must_fit and not self._budget.fits(size - held):
+            self.fail(NoRoomForBody("there is no room for the body at the moment"))
+        elif self.hold is not None:
+            self.hold.resize(size)
+        elif size > COUNTED:
+            self.hold = self._budget.watch(size, self)
+
+    # The owner of ``hold``.
+
+    def is_held_up(self) -> bool:
+        return self.held_up or self.decoder.complete
+
+    def read_on(self) -> None:
+        """A body never waits for room."""
+
+    def give_up(self) -> None:
+        self.fail(NoRoomForBody("there was no room for a body that came so slowly"))
 
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -107,6 +196,7 @@ class Request:
         "body",
         "closed",
         "headers",
+        "hold",
         "keep_alive",
         "lines",
         "method",
@@ -128,6 +218,8 @@ class Request:
         self.minor = head.minor
         self.lines = b""
         self.body = body
+        self.hold: Hold | None = None
+        """What the body counts in the budget, if it is large and there."""
         self.upload = upload
         self.closed = False
         self.state = OPEN
@@ -150,7 +242,7 @@ class Request:
             upload.want_whole(limit)
             while not upload.complete:
                 await self._connection.more(upload)
-            self.body = upload.take()
+            self.body, self.hold = upload.take_whole()
             self.upload = None
         elif len(self.body) > limit:
             raise BodyTooLarge("the body is too large")
@@ -163,11 +255,28 @@ class Request:
                 yield self.body
             return
         upload = self._unread()
-        while upload.buffer or not upload.complete:
-            if upload.buffer:
+        while upload.size or not upload.complete:
+            if upload.size:
                 yield upload.take()
             else:
                 await self._connection.more(upload)
+
+    def vouch(self) -> None:
+        """Say that the client has shown whose it is: where connections are short, those that have not go first."""
+        self._connection.known = True
+
+    def keeps(self, size: int) -> None:
+        """Say how much of what :meth:`iter_body` gave is still kept; where there is no room for it, the body fails."""
+        if self.upload is not None:
+            self.upload.keeps(size)
+
+    def let_go(self) -> None:
+        """The connection's: the handler has ended, and nothing of the body is needed any more."""
+        self.body = None
+        if self.upload is not None:
+            self.upload.let_go()
+        if self.hold is not None:
+            self.hold.release()
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """Answer. ``headers``: encoded lines, each with its CR LF; date, length and connection are added here."""

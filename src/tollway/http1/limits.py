@@ -15,7 +15,10 @@ class ServerLimits:
     max_body: int = 32 * 1024 * 1024
     """One request body, decoded. A long prompt is 1 MiB; images are embedded as base64."""
     max_connections: int = 20_000
-    """Open connections; each costs about 2 KiB idle and one file descriptor."""
+    """Open connections; each costs about 2 KiB idle and one file descriptor. For those above, idle ones are closed."""
+    max_refused: int = 256
+    """Connections above the maximum, where none is idle, that may wait for their 503 to be read; those beyond are told
+    nothing."""
     head_timeout_s: float = 10.0
     """From a head's first byte (or the connection's beginning) to its last; TLS handshakes have as long."""
     keep_alive_s: float = 75.0
@@ -48,6 +51,10 @@ class ClientLimits:
     max_stream: int = 1024 * 1024 * 1024
     """One streamed answer, of which nothing is kept: four million events of text; the longest have some
     hundred thousand."""
+    max_connections: int = 20_000
+    """Open connections to all upstreams, those that are being made included: one descriptor each."""
+    max_unix_connections: int = 32
+    """… and to Unix sockets of this machine, which have a bound of their own: neither starves the other."""
     max_idle_per_origin: int = 256
     """Kept connections per origin; more are closed when their answer is complete."""
     idle_s: float = 30.0

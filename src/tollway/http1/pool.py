@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from tollway.http1.connection import Connection
-from tollway.http1.errors import Disconnected
+from tollway.http1.errors import Disconnected, NoRoom
 from tollway.http1.limits import ClientLimits
 from tollway.http1.origin import Origin
 
@@ -19,12 +19,28 @@ read what has arrived meanwhile, and leaves the judgement to the next one."""
 class Pool:
     """Idle connections by origin, the last used first; times for all."""
 
-    __slots__ = ("_idle", "_open", "_slept", "_sweep_due", "_sweep_s", "_timer", "limits")
+    __slots__ = (
+        "_idle",
+        "_open",
+        "_places",
+        "_slept",
+        "_sweep_due",
+        "_sweep_s",
+        "_timer",
+        "closed_for_room",
+        "limits",
+        "refused",
+    )
 
     def __init__(self, limits: ClientLimits, sweep_s: float = SWEEP_S) -> None:
         self.limits = limits
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
+        self._places = {True: 0, False: 0}  # taken by connections, open or being made; True: to Unix sockets
+        self.refused = 0
+        """Connections that there was no room for, since the start."""
+        self.closed_for_room = 0
+        """Idle connections that were closed for others, since the start."""
         self._sweep_s = sweep_s
         self._sweep_due = 0.0
         self._slept = False
@@ -36,9 +52,30 @@ class Pool:
         return len(self._open)
 
     @property
+    def places_taken(self) -> int:
+        """Connections that are open or being made."""
+        return sum(self._places.values())
+
+    @property
     def idle_connections(self) -> int:
         """Connections that wait for a request."""
         return sum(map(len, self._idle.values()))
+
+    def make_room(self, origin: Origin) -> None:
+        """Take a place for a connection that is about to be made; where that fails, :meth:`give_place_back`.
+
+        Where there is none, the connection that has been idle for longest is closed; raises NoRoom where none is.
+        """
+        unix = _is_unix(origin)
+        most = self.limits.max_unix_connections if unix else self.limits.max_connections
+        if self._places[unix] >= most and not self._close_longest_idle(unix=unix):
+            self.refused += 1
+            raise NoRoom("there is no room for another connection")
+        self._places[unix] += 1
+
+    def give_place_back(self, origin: Origin) -> None:
+        """The connection was not made, or is gone."""
+        self._places[_is_unix(origin)] -= 1
 
     def add(self, connection: Connection) -> None:
         """Take a new connection into care."""
@@ -65,7 +102,9 @@ class Pool:
             connection.close()
 
     def forget(self, connection: Connection) -> None:
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            self.give_place_back(connection.origin)
         idle = self._idle.get(connection.origin)
         if idle is not None and connection in idle:
             idle.remove(connection)
@@ -78,6 +117,16 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _close_longest_idle(self, *, unix: bool) -> bool:
+        first = [idle[0] for origin, idle in self._idle.items() if idle and _is_unix(origin) is unix]
+        if not first:
+            return False
+        connection = min(first, key=lambda connection: connection.quiet_since)
+        self._idle[connection.origin].remove(connection)
+        connection.cut()
+        self.closed_for_room += 1
+        return True
 
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
@@ -95,3 +144,7 @@ class Pool:
                 del self._idle[origin]
         if self._open:
             self._schedule()
+
+
+def _is_unix(origin: Origin) -> bool:
+    return origin.scheme == "unix"

@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import heapq
 import math
 import re
 import socket
@@ -18,6 +19,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import Final, cast
 
+from tollway.http1.budget import COUNTED, Budget, Hold
 from tollway.http1.errors import BadHead, HeadTooLarge, MessageError, SlowBody, SlowHead, TooManyConnections
 from tollway.http1.exchange import ANSWERED, OPEN, STATUS_LINES, Request, ResponseStream, Upload
 from tollway.http1.head import RequestHeads
@@ -27,8 +29,8 @@ __all__ = ["Connection", "Request", "ResponseStream", "Server"]
 
 BACKLOG: Final = 4096
 """Connections that the kernel holds for us between two turns of the loop."""
-REFUSALS: Final = 256
-"""Connections above the maximum that may wait for their 503 to be read; those beyond are told nothing."""
+CLOSED_SHARE: Final = 64
+"""Where there is no room, a 64th of the maximum is closed at once: whom to close is found by looking at all."""
 SWEEP_S: Final = 0.25
 CUT_S: Final = 5.0
 """How long cancelled handlers may take to end when a drain is cut."""
@@ -61,6 +63,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_choked",
         "_held",
+        "_hold",
         "_last",
         "_lingered",
         "_reading",
@@ -69,8 +72,10 @@ class Connection(asyncio.Protocol):
         "_unsent",
         "deadline",
         "flush_deadline",
+        "known",
         "phase",
         "server",
+        "since",
         "stream",
         "transport",
     )
@@ -82,10 +87,13 @@ class Connection(asyncio.Protocol):
         self.phase = _WAITING
         self.deadline = _NEVER
         self.flush_deadline = _NEVER
+        self.known = False  # has shown whose it is
+        self.since = 0.0  # how long it has been idle
         self.stream: ResponseStream | None = None
         self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._held: bytearray | None = None
+        self._hold: Hold | None = None  # what waits here, if it is much
         self._last = False  # the answer that has begun is the last
         self._reading = True
         self._choked = False  # the client does not read as fast as we write
@@ -99,11 +107,14 @@ class Connection(asyncio.Protocol):
         limits = self.server.limits
         self.transport.set_write_buffer_limits(limits.high_water)
         over = self.server.adopt(self) - limits.max_connections
+        self.since = self.server.clock()  # exactly, so that it is newer than all that were here before
         self.deadline = self.server.now + limits.head_timeout_s
-        if over > REFUSALS:
-            self.abort()
-        elif over > 0:
-            self._refuse(TooManyConnections("too many connections"))
+        if over > 0 and not self.server.make_room(self, over):
+            self.server.refused += 1
+            if over > limits.max_refused:
+                self.abort()
+            else:
+                self._refuse(TooManyConnections("too many connections"))
 
     def data_received(self, data: bytes) -> None:
         if self.phase:
@@ -127,6 +138,9 @@ class Connection(asyncio.Protocol):
         self.phase = _GONE
         self.deadline = self.flush_deadline = _NEVER
         self._held = None
+        if self._hold is not None:
+            self._hold.release()
+        self.server.choked.discard(self)
         if self._request is None or self._task is None:
             self.server.forget(self)
             return
@@ -135,12 +149,16 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._choked = True
+        self.server.choked.add(self)
+        self.weigh()
         self._watch_flush()
         if self.stream is not None:
             self.stream.pause()
 
     def resume_writing(self) -> None:
         self._choked = False
+        self.server.choked.discard(self)
+        self.weigh()
         if self.phase < _LINGERING:
             self.flush_deadline = _NEVER
         if self.stream is not None:
@@ -170,6 +188,7 @@ class Connection(asyncio.Protocol):
             if not upload.received and self._request is not None and self._request.state == OPEN:
                 self.transport.write(_CONTINUE)
         self._resume_reading()
+        upload.held_up = False
         assert upload.waiter is None, "a body has one reader at a time"
         upload.waiter = self.server.loop.create_future()
         try:
@@ -188,6 +207,11 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     # What the server calls.
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is at work for it: it waits for a request, or it may have a moment to read its last answer."""
+        return self.phase == _WAITING or (not self.known and (self.phase == _HEAD or self.phase == _LINGERING))
 
     def drain(self) -> None:
         if self.phase == _WAITING:
@@ -223,6 +247,7 @@ class Connection(asyncio.Protocol):
             self._held += data
             if len(self._held) > self.server.limits.high_water:
                 self._pause_reading()  # and we notice only later that the client has gone
+                self.weigh()
         elif phase == _HEAD:
             assert self._held is not None
             searched = len(self._held)
@@ -263,25 +288,29 @@ class Connection(asyncio.Protocol):
         self.deadline = _NEVER
         max_body = server.limits.max_body
         body: bytes | None
+        hold = None
         upload = None
         if length == 0 or (
             0 < length <= len(rest) and length <= max_body and b"content-encoding" not in parsed.headers
         ):
             self.phase = _BUSY
             body = bytes(rest[:length])
+            if length > COUNTED:
+                hold = server.budget.take(length)
             if len(rest) > length:
                 self._held = bytearray(rest) if isinstance(rest, bytes) else rest
                 del self._held[:length]
         else:
             self.phase = _BODY
             body = None
-            upload = Upload(parsed, length, max_body)
+            upload = Upload(parsed, length, max_body, server.budget)
             self._feed(upload, bytes(rest))
-            if self.phase == _BUSY:
-                body = upload.take()
+            if self.phase == _BUSY and upload.error is None:
+                body, hold = upload.take_whole()
             elif upload.error is None and not upload.continue_due:
                 self._watch_body(upload)
         request = self._request = Request(self, parsed, body, upload)
+        request.hold = hold
         # The same as loop.create_task, 0.2 µs cheaper: without a layer, and without numbering the tasks in their names.
         self._task = asyncio.Task(self._serve(request), loop=server.loop, name="request")
 
@@ -294,8 +323,9 @@ class Connection(asyncio.Protocol):
             self.deadline = _NEVER
             if upload.decoder.surplus:
                 self._held = bytearray(upload.decoder.surplus)
-        elif len(upload.buffer) > self.server.limits.high_water and not upload.whole:
+        elif upload.size > self.server.limits.high_water and not upload.whole:
             self._pause_reading()
+            upload.held_up = True
 
     def _watch_body(self, upload: Upload) -> None:
         upload.ends = self.server.now + self.server.limits.body_total_s
@@ -342,6 +372,8 @@ class Connection(asyncio.Protocol):
             server.on_crash(RuntimeError("a handler ended without the end of an answer"))
             self._answer_for(request, 500, "internal error")
         self._request = self._task = None
+        if request.hold is not None or request.upload is not None:
+            request.let_go()
         if self.phase < _LINGERING:
             self._next()
 
@@ -355,11 +387,14 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         """A request has been answered: turn to the next one, or to the end."""
         server = self.server
+        if self._hold is not None:
+            self.weigh()
         if self.phase == _BODY or self._last or server.draining:
             self._finish()
             return
         if self._choked:
             return  # until the client has taken the answer
+        self.since = server.now
         if self._held is None:
             self.phase = _WAITING
             self.deadline = server.now + server.limits.keep_alive_s
@@ -381,8 +416,39 @@ class Connection(asyncio.Protocol):
             request.upload.waiter.cancel()
 
     def _forget_after(self, task: asyncio.Task[None]) -> None:
+        if self._request is not None:
+            self._request.let_go()
         self._request = self._task = None
         self.server.forget(self)
+
+    # What waits here: for the client to read it, or for its turn. The owner of ``_hold``.
+
+    def weigh(self) -> None:
+        """Count it, if it is much; called where it may have grown or shrunk."""
+        size = 0 if self._held is None else len(self._held)
+        if self._choked:
+            size += self.transport.get_write_buffer_size()
+        hold = self._hold
+        if hold is not None:
+            hold.moved += max(0, hold.size - size)
+            if size > COUNTED:
+                hold.resize(size)
+            else:
+                hold.release()
+                self._hold = None
+        elif size > COUNTED and self.phase != _GONE:
+            self._hold = self.server.budget.watch(size, self)
+
+    def is_held_up(self) -> bool:
+        return not self._choked
+
+    def read_on(self) -> None:
+        """What waits to be written, or for its turn, does not wait for room."""
+
+    def give_up(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+        self.abort()
 
     # The end.
 
@@ -425,7 +491,8 @@ class Server:
     """Accepts on any number of listening sockets and runs ``handler`` once per request.
 
     ``render_error`` words the answers that no handler gives; ``on_crash`` hears of every exception that a handler lets
-    escape; ``lines_for_refused`` adds to the answers to broken heads. None of them must raise.
+    escape; ``lines_for_refused`` adds to the answers to broken heads. None of them must raise. What is large counts
+    against ``budget``, whose time is this server's sweep.
     """
 
     def __init__(
@@ -435,9 +502,11 @@ class Server:
         render_error: RenderError,
         on_crash: Callable[[Exception], None],
         lines_for_refused: LinesForRefused = lambda head: b"",
+        budget: Budget | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits
+        self.budget = budget or Budget()
         self.heads = RequestHeads(limits.max_headers)
         self.render_error = render_error
         self.on_crash = on_crash
@@ -448,7 +517,13 @@ class Server:
         self.now = 0.0  # at the last sweep; coarse on purpose, nothing on the way of a request asks a clock
         self.ending = self.ending_kept = self.ending_last = b""
         self.port = 0
+        self.refused = 0
+        """Connections that there was no room for, since the start."""
+        self.closed_for_room = 0
+        """Idle connections that were closed for others, since the start."""
+        self.choked: set[Connection] = set()
         self._connections: set[Connection] = set()
+        self._leaving: set[Connection] = set()  # closed for others, and not lost yet
         self._listeners: list[asyncio.Server] = []
         self._ticking = False
         self._empty: asyncio.Future[None] | None = None
@@ -496,15 +571,34 @@ class Server:
     # What connections call.
 
     def adopt(self, connection: Connection) -> int:
-        """Count a new connection in; returns how many there are."""
+        """Count a new connection in; returns how many there are but for those that are just being closed."""
         self._connections.add(connection)
         if not self._ticking:
             self._ticking = True
             self._tick()
-        return len(self._connections)
+        return len(self._connections) - len(self._leaving)
+
+    def make_room(self, newcomer: Connection, over: int) -> bool:
+        """Close ``over`` idle connections for a new one; False, and none is closed, where there are not so many.
+
+        Those that never showed whose they are go first, a few more of them than are needed, and among equals those that
+        have been idle for longest. What is at work is never cut.
+        """
+        idle = [c for c in self._connections if c is not newcomer and c.idle and c not in self._leaving]
+        if len(idle) < over:
+            return False
+        most = max(over, self.limits.max_connections // CLOSED_SHARE)
+        for number, connection in enumerate(heapq.nsmallest(most, idle, key=_known_and_idle_since)):
+            if number >= over and connection.known:
+                break
+            self.closed_for_room += 1
+            self._leaving.add(connection)
+            connection.abort()
+        return True
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._leaving.discard(connection)
         if not self._connections and self._empty is not None:
             if not self._empty.done():
                 self._empty.set_result(None)
@@ -515,6 +609,9 @@ class Server:
         now = self.now = self.clock()
         for connection in [c for c in self._connections if c.deadline < now or c.flush_deadline < now]:
             connection.overdue(now)
+        for connection in self.choked:
+            connection.weigh()
+        self.budget.sweep(now)
 
     def _tick(self) -> None:
         if not self._connections:
@@ -526,3 +623,7 @@ class Server:
         self.ending_last = date + b"connection: close\r\n\r\n"
         self.loop.call_later(SWEEP_S, self._tick)
         self.sweep()
+
+
+def _known_and_idle_since(connection: Connection) -> tuple[bool, float]:
+    return connection.known, connection.since

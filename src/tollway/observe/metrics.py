@@ -51,7 +51,7 @@ REFUSALS = frozenset(
         *("upstream_connection_error", "upstream_timeout", "upstream_invalid_response", "upstream_model_not_found"),
         "no_provider_key",
         # the gateway
-        *("accounting_unavailable", "control_plane_away", "draining", "server_error"),
+        *("accounting_unavailable", "control_plane_away", "draining", "overloaded", "server_error"),
     }
 )
 """Why calls are refused. Our limits and those of a provider are different words; clients know both by one code."""
@@ -89,6 +89,11 @@ FAMILIES: dict[str, Family] = {
     "tollway_inflight_requests": Family("gauge", "Calls that are running."),
     "tollway_open_connections": Family("gauge", "Open client connections."),
     "tollway_upstream_connections": Family("gauge", "Open connections to providers."),
+    "tollway_max_connections": Family("gauge", "Client connections that there are descriptors for."),
+    "tollway_max_upstream_connections": Family("gauge", "Connections to providers that there are descriptors for."),
+    "tollway_connections_closed_for_room_total": Family("counter", "Idle client connections closed for new ones."),
+    "tollway_buffered_bytes": Family("gauge", "Bytes of large requests and answers that are held."),
+    "tollway_max_buffered_bytes": Family("gauge", "How many may be held before new calls are answered 503."),
     "tollway_breaker_state": Family("gauge", "0 closed, 1 half-open, 2 open.", ("target",)),
     "tollway_config_revision": Family("gauge", "Revision of the configuration in force."),
     "tollway_config_age_seconds": Family("gauge", "Seconds since the configuration was last known to be current."),
@@ -107,6 +112,11 @@ class Gauges(msgspec.Struct, kw_only=True):
     inflight_requests: int = 0
     open_connections: int = 0
     upstream_connections: int = 0
+    max_connections: int = 0
+    max_upstream_connections: int = 0
+    connections_closed_for_room_total: int = 0
+    buffered_bytes: int = 0
+    max_buffered_bytes: int = 0
     breaker_state: Mapping[str, int] = {}
     config_revision: int = 0
     config_age_seconds: float = 0.0

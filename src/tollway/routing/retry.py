@@ -26,6 +26,7 @@ _STEPS = {
     FailureKind.CREDENTIAL: Step.NEXT,
     FailureKind.NO_CREDENTIAL: Step.NEXT,
     FailureKind.MODEL: Step.NEXT,
+    FailureKind.OVERLOADED: Step.NEXT,
     FailureKind.SERVER: Step.NEXT_OR_SAME,
     FailureKind.CONTEXT: Step.RETURN,
     FailureKind.CONTENT: Step.RETURN,  # a laxer model is not looked for behind the client's back

@@ -28,6 +28,7 @@ from tollway.domain.refusals import (
     ModelNotFound,
     NoAnswer,
     NotAdministrator,
+    Overloaded,
     ProviderKeyRequired,
     Refusal,
     RevokedKey,
@@ -50,6 +51,7 @@ _MAX_NAME = 128  # of a model's name in a message
 _OUTAGE_RETRY_S = 5.0  # a full disk or a lost database is not repaired faster
 _AWAY_RETRY_S = 1.0  # what died is restarted within a second
 _BUSY_RETRY_S = 1.0  # somebody's call ends at any moment
+_OVERLOAD_RETRY_S = 1.0  # bodies and answers come and go within seconds
 _DRAIN_RETRY_S = 1.0  # by then a load balancer has taken this process out, or its successor has started
 
 
@@ -160,6 +162,8 @@ def to_http(refusal: Refusal) -> HttpError:
         case ControlPlaneAway():
             text = "The control plane does not answer at the moment."
             return _ours("control_plane_away", text, _AWAY_RETRY_S)
+        case Overloaded():
+            return _ours("overloaded", "This gateway is overloaded at the moment.", _OVERLOAD_RETRY_S)
         case Draining():
             text = "This gateway is stopping."
             return _ours("draining", text, _DRAIN_RETRY_S)._replace(ending=REFUSED)
@@ -210,6 +214,7 @@ _PUBLIC: dict[FailureKind, tuple[str, str, str]] = {
     FailureKind.NO_CREDENTIAL: (_SERVER_ERROR, "no_provider_key", "there is no provider key for it"),
     FailureKind.MODEL: (_SERVER_ERROR, "upstream_model_not_found", "the provider does not know the model"),
     FailureKind.SERVER: (_SERVER_ERROR, "upstream_error", "the provider failed"),
+    FailureKind.OVERLOADED: (_SERVER_ERROR, "overloaded", "this gateway had no room for it"),
     FailureKind.CONTEXT: (_INVALID_REQUEST, "context_length_exceeded", "the prompt is too long for it"),
     FailureKind.CONTENT: (_INVALID_REQUEST, "content_filter", "the provider's content filter refused"),
     FailureKind.REQUEST: (_INVALID_REQUEST, "invalid_request", "the provider refused the request"),
@@ -245,7 +250,8 @@ def _no_answer(attempts: tuple[tuple[str, UpstreamFailure], ...]) -> HttpError:
         headers = _retry_after(min(*waits, _MAX_WAIT_S))
     tried = "; ".join(f"{_name(name)}: {_reason(failure)}" for name, failure in attempts) or "none is configured"
     error = _error(status, code, f"No provider could answer ({tried}).", type=type_, headers=headers)
-    return error._replace(label=label, ending=PROVIDER_FAILED)
+    ending = GATEWAY_FAILED if decisive is FailureKind.OVERLOADED else PROVIDER_FAILED
+    return error._replace(label=label, ending=ending)
 
 
 def _verdict(failures: list[UpstreamFailure]) -> tuple[int, FailureKind]:
@@ -263,7 +269,8 @@ def _verdict(failures: list[UpstreamFailure]) -> tuple[int, FailureKind]:
         return 504, last
     if tried[-1].status == 409:
         return 409, last
-    overloaded = all(failure.kind is FailureKind.BUSY or failure.status == 503 for failure in tried)
+    full = FailureKind.BUSY, FailureKind.OVERLOADED
+    overloaded = all(failure.kind in full or failure.status == 503 for failure in tried)
     return (503 if overloaded else 502), last
 
 

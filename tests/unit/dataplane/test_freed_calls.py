@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes import freed
 from fakes.client import chat_body, form, request_bytes
-from fakes.freed import MIB, no_collector
+from fakes.freed import MIB, Peer, no_collector, peer
 from fakes.worker import MODEL, Worker, running_worker
 from tollway.dataplane.calls import Attempt, Call, Cut
 from tollway.dataplane.relay import Relay
@@ -40,34 +39,8 @@ def without_collector() -> Iterator[None]:
         yield
 
 
-class Provider:
-    """Answers each request with the same bytes, and then waits, closes or resets. Keeps nothing."""
-
-    def __init__(self, answer: bytes, end: str) -> None:
-        self.answer, self.end = answer, end
-        self.answered = 0
-        self.url = ""
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(self.answer)
-            await writer.drain()
-            self.answered += 1
-            while self.end == "wait" and await reader.read(65536):
-                pass
-        writer.transport.abort() if self.end == "reset" else writer.close()
-
-
-@asynccontextmanager
-async def provider(answer: bytes = b"", end: str = "wait") -> AsyncIterator[Provider]:
-    answering = Provider(answer, end)
-    listening = await asyncio.start_server(answering, "127.0.0.1", 0, limit=MIB)
-    answering.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield answering
-    finally:
-        listening.close()
+def url(provider: Peer) -> str:
+    return f"http://127.0.0.1:{provider.port}/v1"
 
 
 def event(size: int) -> bytes:
@@ -103,7 +76,7 @@ async def leaves_nothing(worker: Worker, message: bytes, until: Callable[[], boo
     assert not worker.world.relays
 
 
-def again(answering: Provider) -> Callable[[], bool]:
+def again(answering: Peer) -> Callable[[], bool]:
     """Whether the provider has answered once more."""
     seen = 0
 
@@ -118,26 +91,26 @@ def again(answering: Provider) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_hangs_up_on_a_thinking_provider(tmp_path: Path, stream: bool) -> None:
-    async with provider() as answering, running_worker(tmp_path, answering.url) as worker:
+    async with peer() as answering, running_worker(tmp_path, url(answering)) as worker:
         await leaves_nothing(worker, chat(worker, MIB, stream), again(answering))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_hangs_up_in_mid_answer(tmp_path: Path, stream: bool) -> None:
     answer = STREAM + event(MIB) if stream else WHOLE % (2 * MIB) + b"x" * MIB
-    async with provider(answer) as answering, running_worker(tmp_path, answering.url) as worker:
+    async with peer(answer) as answering, running_worker(tmp_path, url(answering)) as worker:
         await leaves_nothing(worker, chat(worker, 10, stream), again(answering))
 
 
 async def test_a_client_that_hangs_up_in_mid_body(tmp_path: Path) -> None:
-    async with provider() as answering, running_worker(tmp_path, answering.url) as worker:
+    async with peer() as answering, running_worker(tmp_path, url(answering)) as worker:
         whole = chat(worker, 2 * MIB)
         left = iter(range(1, 1_000_000))
         await leaves_nothing(worker, whole[:MIB], lambda: next(left) % 20 == 0)
 
 
 async def test_a_client_that_hangs_up_in_mid_form(tmp_path: Path) -> None:
-    async with provider() as answering, running_worker(tmp_path, answering.url) as worker:
+    async with peer() as answering, running_worker(tmp_path, url(answering)) as worker:
         body, headers = form(("model", "", MODEL.encode()), ("file", "a.wav", b"x" * 2 * MIB))
         whole = request_bytes("POST", "/v1/audio/transcriptions", body, worker.key, headers)
         await leaves_nothing(worker, whole[:MIB], again(answering))
@@ -147,33 +120,33 @@ async def test_a_client_that_hangs_up_in_mid_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_provider_that_breaks_off(tmp_path: Path, stream: bool, end: str) -> None:
     answer = STREAM + event(MIB)[:-9] if stream else WHOLE % (2 * MIB) + b"x" * MIB
-    async with provider(answer, end) as answering, running_worker(tmp_path, answering.url) as worker:
+    async with peer(answer, end) as answering, running_worker(tmp_path, url(answering)) as worker:
         await leaves_nothing(worker, chat(worker, MIB, stream))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_that_is_none(tmp_path: Path, stream: bool) -> None:
     answer = STREAM + b"%x\r\n%b\r\n" % (MIB, b"x" * MIB) if stream else WHOLE % MIB + b"[" * MIB
-    async with provider(answer, "close") as answering, running_worker(tmp_path, answering.url) as worker:
+    async with peer(answer, "close") as answering, running_worker(tmp_path, url(answering)) as worker:
         await leaves_nothing(worker, chat(worker, MIB, stream))
 
 
 async def test_a_provider_that_nobody_reaches(tmp_path: Path) -> None:
-    async with provider() as answering:
-        url = answering.url
-    async with running_worker(tmp_path, url) as worker:
+    async with peer() as answering:
+        address = url(answering)
+    async with running_worker(tmp_path, address) as worker:
         await leaves_nothing(worker, chat(worker, MIB))
 
 
 async def test_a_provider_that_is_silent_for_too_long(tmp_path: Path) -> None:
-    async with provider() as answering, running_worker(tmp_path, answering.url, FIRST_BYTE_TIMEOUT_S="0.01") as worker:
+    async with peer() as answering, running_worker(tmp_path, url(answering), FIRST_BYTE_TIMEOUT_S="0.01") as worker:
         await leaves_nothing(worker, chat(worker, MIB))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_call_that_the_gateway_cuts(tmp_path: Path, stream: bool) -> None:
     answer = STREAM + event(MIB) if stream else b""
-    async with provider(answer) as answering, running_worker(tmp_path, answering.url) as worker:
+    async with peer(answer) as answering, running_worker(tmp_path, url(answering)) as worker:
         answered = again(answering)
 
         def cut_it() -> bool:

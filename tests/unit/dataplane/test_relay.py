@@ -27,7 +27,7 @@ def relay(kind: type[Relay] = PassageRelay, content_type: bytes = b"text/event-s
     target = SimpleNamespace(model="m", provider=SimpleNamespace(name="p"))
     request = SimpleNamespace(start=lambda status, head: client)
     attempt = SimpleNamespace(call=SimpleNamespace(request=request), upstream=SimpleNamespace(target=target), started=0)
-    response = SimpleNamespace(status=200, pause=None, resume=None)
+    response = SimpleNamespace(status=200, pause=None, resume=None, keeps=lambda size: None)
     world: Any = SimpleNamespace(now=lambda: 0.0, metrics=SimpleNamespace(first_byte=lambda *_: None))
     made = kind(world, attempt, PassageStream(content_type), response, b"")  # type: ignore[arg-type]
     return made, client

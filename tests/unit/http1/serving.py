@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tollway.http1.budget import Budget
 from tollway.http1.limits import ServerLimits
 from tollway.http1.server import Handler, Request, Server
 
@@ -117,9 +118,15 @@ async def eventually(condition: Any) -> None:
 
 @asynccontextmanager
 async def serving(
-    handler: Handler = echo, *, tls: ssl.SSLContext | None = None, path: str = "", send_buffer: int = 0, **limits: Any
+    handler: Handler = echo,
+    *,
+    tls: ssl.SSLContext | None = None,
+    path: str = "",
+    send_buffer: int = 0,
+    budget: Budget | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Serving]:
-    """Serve until the end of the block; nothing may have reached the loop's exception handler by then."""
+    """Serve until the end of the block; by then nothing may have reached the loop's exception handler, or be held."""
     loop = asyncio.get_running_loop()
     failures: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: failures.append(context))
@@ -128,7 +135,7 @@ async def serving(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     sock.bind(path or ("127.0.0.1", 0))
     crashes: list[Exception] = []
-    server = Server(handler, ServerLimits(**limits), render_error, crashes.append)
+    server = Server(handler, ServerLimits(**limits), render_error, crashes.append, budget)
     await server.start(sock, tls)
     running = Serving(server, sock.getsockname(), crashes)
     try:
@@ -139,4 +146,5 @@ async def serving(
             wire.reset()
         await asyncio.sleep(0)
     assert server.connections == 0
+    assert server.budget.held == 0
     assert not failures, failures

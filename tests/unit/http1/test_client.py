@@ -11,6 +11,7 @@ import pytest
 from scripted_upstream import POST, Step, answer, close, read, reset, scripted, send, then, until
 
 from tollway.http1.answer import Response, StreamedResponse
+from tollway.http1.budget import Budget
 from tollway.http1.client import Client
 from tollway.http1.errors import (
     BadResponse,
@@ -30,8 +31,9 @@ UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 @asynccontextmanager
-async def fresh_client(**settings: Any) -> AsyncIterator[Client]:
-    client = Client(sweep_s=0.01, **settings)
+async def fresh_client(budget: Budget | None = None, **settings: Any) -> AsyncIterator[Client]:
+    budget = budget or Budget()
+    client = Client(sweep_s=0.01, budget=budget, **settings)
     try:
         yield client
     finally:
@@ -39,6 +41,9 @@ async def fresh_client(**settings: Any) -> AsyncIterator[Client]:
         await asyncio.sleep(0)  # the loop tells the connections that they are lost
         await asyncio.sleep(0)
         assert client.open_connections == 0
+        assert client._pool.places_taken == 0
+        budget.sweep(0.0)  # answers that a test has forgotten are counted out
+        assert budget.held == 0
 
 
 def soon(seconds: float = 5) -> float:

@@ -16,7 +16,7 @@ from test_client import fresh_client, soon
 from test_tls import server, trusting
 
 from fakes import freed
-from fakes.freed import MIB, no_collector
+from fakes.freed import MIB, no_collector, peer
 from tollway.http1 import connection, exchange
 from tollway.http1.answer import Response, StreamedResponse
 from tollway.http1.errors import MessageError, UpstreamError
@@ -56,23 +56,8 @@ async def leaves_nothing(once: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def upstream(*parts: bytes, end: str = "wait", tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
-    """Reads a head, sends the parts, and then waits for the other side, closes, or resets. Keeps nothing."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.writelines(parts)
-            await writer.drain()
-            while end == "wait" and await reader.read(65536):
-                pass
-        writer.transport.abort() if end == "reset" else writer.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    port = listening.sockets[0].getsockname()[1]
-    try:
-        yield Origin("https" if tls else "http", "localhost" if tls else "127.0.0.1", port)
-    finally:
-        listening.close()
+    async with peer(b"".join(parts), end, tls) as serving:
+        yield Origin("https" if tls else "http", "localhost" if tls else "127.0.0.1", serving.port)
 
 
 async def given_up(call: Awaitable[object], seen: Callable[[], bool]) -> None:

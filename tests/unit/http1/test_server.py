@@ -227,7 +227,7 @@ async def test_a_handler_starts_before_the_body_has_come() -> None:
         upload = started[0].upload
         assert upload is not None
         wire.send(b"he")
-        await eventually(lambda: len(upload.buffer) == 2)
+        await eventually(lambda: upload.size == 2)
         wire.send(b"llo" + POST[:-5])
         assert (await wire.answer()).body == b"POST /x hello"
         wire.send(b"hello")

@@ -8,7 +8,7 @@ from serving import Wire, echo, eventually, serving
 
 from tollway.http1.errors import SlowBody
 from tollway.http1.head import MAX_HEADERS
-from tollway.http1.server import REFUSALS, Connection, Request, ResponseStream
+from tollway.http1.server import Connection, Request, ResponseStream
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -567,7 +567,7 @@ async def test_a_body_that_nobody_reads_is_held_in_bounded_memory() -> None:
         wire.send(body_of(5_000_000))
         await eventually(lambda: requests and not connection_of(requests[0]).transport.is_reading())
         upload = requests[0].upload
-        assert upload is not None and len(upload.buffer) < 600_000
+        assert upload is not None and upload.size < 600_000
         go.set_result(None)
         assert int((await wire.answer()).body) < 600_000
         assert (await wire.ask(body_of(0))).status == 200
@@ -576,23 +576,132 @@ async def test_a_body_that_nobody_reads_is_held_in_bounded_memory() -> None:
 # Connections.
 
 
-async def test_one_connection_too_many_is_answered_with_503() -> None:
-    async with serving(max_connections=1) as running:
+class Working:
+    """A handler that is at work until the test lets it go; ``/known`` shows whose its connection is."""
+
+    def __init__(self) -> None:
+        self.at_work = 0
+        self.go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, request: Request) -> None:
+        if request.path == b"/known":
+            request.vouch()
+        elif request.path == b"/work":
+            self.at_work += 1
+            await asyncio.shield(self.go)
+        request.respond(200, b"", b"")
+
+
+KNOWN, WORK = GET.replace(b"/x", b"/known"), GET.replace(b"/x", b"/work")
+
+
+async def is_cut(wire: Wire) -> bool:
+    try:
+        return await wire.rest() == b""
+    except ConnectionResetError:
+        return True
+
+
+async def test_one_connection_too_many_is_answered_with_503_where_all_are_at_work() -> None:
+    working = Working()
+    async with serving(working, max_connections=1) as running:
         first = await running.connect()
-        await first.ask(GET)
-        second = await running.connect()
-        await refused(second, 503)
-        assert (await first.ask(GET)).status == 200
-        first.writer.close()
-        second.writer.close()
+        first.send(WORK)
+        await eventually(lambda: working.at_work)
+        for _ in range(3):
+            await refused(await running.connect(), 503)
+        assert (running.server.refused, running.server.closed_for_room) == (3, 0)
+        working.go.set_result(None)
+        assert (await first.answer()).status == 200
+        for wire in running.wires:
+            wire.writer.close()
         await running.until(connections=0)
         assert (await (await running.connect()).ask(GET)).status == 200
 
 
 async def test_far_too_many_connections_are_told_nothing() -> None:
-    async with serving(max_connections=0) as running:
-        for _ in range(REFUSALS):
+    working = Working()
+    async with serving(working, max_connections=1, max_refused=20) as running:
+        (await running.connect()).send(WORK)
+        await eventually(lambda: working.at_work)
+        for _ in range(20):
             assert (await (await running.connect()).answer()).status == 503
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await (await running.connect()).answer()
-        assert running.server.connections <= REFUSALS + 1
+        await eventually(lambda: running.server.connections <= 21)
+        working.go.set_result(None)
+
+
+async def test_idle_strangers_make_room_the_longest_idle_first() -> None:
+    async with serving(Working(), max_connections=4) as running:
+        wires = []
+        for request in (GET, KNOWN, GET, GET):
+            running.pass_time(1)
+            wires.append(await running.connect())
+            assert (await wires[-1].ask(request)).status == 200
+        running.pass_time(1)
+        assert (await wires[0].ask(GET)).status == 200  # now it has been idle for less long than the others
+        for goes in (2, 3, 0):
+            running.pass_time(1)
+            newcomer = await running.connect()
+            assert (await newcomer.ask(KNOWN)).status == 200
+            assert await is_cut(wires[goes])
+            await running.until(connections=4)
+        assert (await wires[1].ask(GET)).status == 200
+        assert (running.server.refused, running.server.closed_for_room) == (0, 3)
+
+
+async def test_a_connection_that_is_known_goes_where_no_stranger_is_left() -> None:
+    async with serving(Working(), max_connections=2) as running:
+        wires = []
+        for _ in range(2):
+            running.pass_time(1)
+            wires.append(await running.connect())
+            await wires[-1].ask(KNOWN)
+        assert (await (await running.connect()).ask(GET)).status == 200
+        assert await is_cut(wires[0])
+        assert (await wires[1].ask(GET)).status == 200
+
+
+async def test_heads_that_trickle_and_refusals_that_linger_make_room_too() -> None:
+    async with serving(Working(), max_connections=2, linger_s=1000) as running:
+        slow = await running.connect()
+        slow.send(GET[:5])
+        lingering = await running.connect()
+        lingering.send(b"nonsense\r\n\r\n")
+        assert (await lingering.answer()).status == 400
+        for _ in range(2):
+            assert (await (await running.connect()).ask(KNOWN)).status == 200
+        assert await is_cut(slow)
+        assert await is_cut(lingering)
+
+
+async def test_what_is_at_work_is_never_cut_for_a_newcomer() -> None:
+    working = Working()
+    async with serving(working, max_connections=3) as running:
+        (await running.connect()).send(WORK)
+        body = await running.connect()
+        body.send(HEAD.replace(b"/x", b"/work") + b"Content-Length: 5\r\n\r\nhe")
+        await eventually(lambda: working.at_work == 2)
+        for _ in range(20):  # each of them closes the one before
+            assert (await (await running.connect()).ask(GET)).status == 200
+        working.go.set_result(None)
+        assert [(await wire.answer()).status for wire in running.wires[:2]] == [200, 200]
+
+
+async def test_a_flood_of_strangers_costs_a_look_at_all_connections_only_now_and_then() -> None:
+    async with serving(Working(), max_connections=256) as running:
+        for _ in range(256):
+            assert (await (await running.connect()).ask(GET)).status == 200
+        looks = 0
+        make_room = running.server.make_room
+
+        def counted(newcomer: Connection, over: int) -> bool:
+            nonlocal looks
+            looks += 1
+            return make_room(newcomer, over)
+
+        running.server.make_room = counted  # type: ignore[method-assign]
+        for _ in range(40):
+            assert (await (await running.connect()).ask(GET)).status == 200
+        assert looks <= 10

@@ -230,7 +230,7 @@ def test_a_request_that_was_wrong_says_that_the_target_is_well(health: Health, k
     assert health.order((A, B), ALICE, then) == (A, B)
 
 
-@pytest.mark.parametrize("kind", [FailureKind.NO_CREDENTIAL, FailureKind.UNSUPPORTED])
+@pytest.mark.parametrize("kind", [FailureKind.NO_CREDENTIAL, FailureKind.UNSUPPORTED, FailureKind.OVERLOADED])
 def test_what_was_never_sent_says_nothing_about_the_target(health: Health, kind: FailureKind) -> None:
     for _ in range(100):
         health.failed(A, ALICE, failure(kind), 10.0)

@@ -18,6 +18,7 @@ from tollway.domain.refusals import (
     ModelNotAllowed,
     ModelNotFound,
     NoAnswer,
+    Overloaded,
     Refusal,
     RevokedKey,
     TooFast,
@@ -60,6 +61,7 @@ def no_answer(*kinds: FailureKind | UpstreamFailure) -> tuple[int, str, dict[str
         (CannotAccount(), 503, "accounting_unavailable", None),
         (ControlPlaneAway(), 503, "control_plane_away", None),
         (Draining(), 503, "draining", None),
+        (Overloaded(), 503, "overloaded", None),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -95,7 +97,7 @@ def test_waiting_times_are_true_and_rounded_up(wait_s: float, seconds: str, mill
     )
 
 
-@pytest.mark.parametrize("refusal", [KeysUnavailable(), CannotAccount(), ControlPlaneAway(), Draining()])
+@pytest.mark.parametrize("refusal", [KeysUnavailable(), CannotAccount(), ControlPlaneAway(), Draining(), Overloaded()])
 def test_what_passes_may_be_tried_again(refusal: Refusal) -> None:
     headers = seen(refusal)[2]
     assert int(headers["retry-after"]) * 1000 == int(headers["retry-after-ms"])
@@ -141,6 +143,9 @@ def test_a_fault_of_the_client_is_told_as_the_provider_told_it(failure: Upstream
         ([K.QUOTA, K.SERVER], 502, "upstream_error"),
         ([K.SERVER, K.UNSUPPORTED], 502, "upstream_error"),
         ([K.NO_CREDENTIAL], 503, "no_provider_key"),
+        ([K.OVERLOADED], 503, "overloaded"),
+        ([K.BUSY, K.OVERLOADED], 503, "overloaded"),
+        ([K.SERVER, K.OVERLOADED], 502, "overloaded"),
         ([], 503, "no_provider_key"),
     ],
 )
