@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import secrets
 import signal
 import ssl
@@ -62,6 +63,8 @@ class Gateway:
         self.secrets: set[str] = set()
         """What must never be found in anything that the gateway prints."""
         self.port = 0
+        self.open_files: int | None = None
+        """As ``ulimit -n`` before the start; None: as the tests have it."""
         self.tls: ssl.SSLContext | None = None
         """How to talk to it where it serves HTTPS."""
         self.stdout: list[str] = []
@@ -94,6 +97,7 @@ class Gateway:
                 stderr=log if self.terminal is None else self.terminal,
                 text=True,
                 start_new_session=True,
+                preexec_fn=self._limit_files if self.open_files is not None else None,
             )
         self._reader = threading.Thread(target=self._read_output, args=(self._process, ready), daemon=True)
         self._reader.start()
@@ -102,6 +106,10 @@ class Gateway:
             code = self._end()
             raise StartFailedError(code, "".join(self.stdout), self.stderr)
         return self
+
+    def _limit_files(self) -> None:
+        assert self.open_files is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.open_files, self.open_files))
 
     def _read_output(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
         self.port = 0
@@ -252,6 +260,17 @@ class Gateway:
         """``openaiKey=…``, ``mistralKey=…``, by the API."""
         self.secrets |= {key for key in keys.values() if len(key) > 8}
         return await self.client.post("/api/save-keys", {"virtualKey": virtual_key, **keys})
+
+    async def metrics(self) -> dict[str, float]:
+        """What ``/metrics`` shows, by name and labels as they stand there."""
+        reply = await self.client.get("/metrics", self.settings.get("ADMIN_KEY"))
+        assert reply.status == 200, reply
+        lines = [line.rpartition(" ") for line in reply.body.decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
+
+    async def gauge(self, name: str) -> float:
+        """One of the only worker's gauges."""
+        return (await self.metrics())[f'{name}{{worker="0"}}']
 
     async def configuration_is_live(self) -> None:
         """Wait until everything that was committed so far is in force.
