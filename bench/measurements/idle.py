@@ -28,7 +28,7 @@ class _Found:
 
 def connections(run: Run) -> list[Measure]:
     """Memory per idle connection; CPU and latency of requests beside them."""
-    count = machine.connections_possible(_OPEN, descriptors_each=1)
+    count = machine.connections_possible(_OPEN, descriptors_each=2)  # the other half is for providers
     if count < _OPEN:
         run.notes.append(f"{count:,} idle connections instead of {_OPEN:,}: the limit on open files allows no more")
     found = {}

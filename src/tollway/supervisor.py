@@ -374,8 +374,12 @@ class Orders:
 
 def raise_limits() -> None:
     """As many descriptors as allowed, for every connection is two; no core dumps, for memory holds secrets."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_FILES if most == resource.RLIM_INFINITY else most
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    while now != resource.RLIM_INFINITY and wanted > now:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            break
+        except (OSError, ValueError):  # macOS takes no more than kern.maxfilesperproc, whatever the limit says
+            wanted //= 2
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -6,10 +6,13 @@ Names begin with the rows of docs/faults.md.
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
+import trustme
 
 from fakes.client import BrokenAnswerError, Client, Reply, Wire, chat_body, form, request_bytes, text_of
 from fakes.fixtures import StartGateway
@@ -256,6 +259,7 @@ async def test_e7_strangers_take_all_descriptors_and_calls_go_on(
             assert not [name for name in metrics if name.startswith("tollway_breaker_state")]
         await eventually(lambda: "no more room for connections of clients" in gateway.stderr, "it is said")
         assert gateway.stderr.count("no more room for connections of clients") == 1
+        assert f"allows only {most:.0f} connections of clients" in gateway.stderr
         assert "Traceback" not in gateway.stderr
     finally:
         for connection in strangers:
@@ -263,11 +267,21 @@ async def test_e7_strangers_take_all_descriptors_and_calls_go_on(
         gateway.end()
 
 
+@pytest.mark.parametrize("tls", [False, True])
 async def test_e7_connections_that_never_say_a_word_make_room_too(
-    gateway_factory: Callable[[dict[str, str]], Gateway],
+    gateway_factory: Callable[[dict[str, str]], Gateway], tls: bool, tmp_path: Path
 ) -> None:
-    gateway = gateway_factory({})
+    authority = trustme.CA()
+    certificate, files = authority.issue_cert("127.0.0.1"), {}
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    certificate.private_key_pem.write_to_path(tmp_path / "key")
+    if tls:
+        files = {"TLS_CERT_FILE": str(tmp_path / "cert"), "TLS_KEY_FILE": str(tmp_path / "key")}
+    gateway = gateway_factory(files)
     gateway.open_files = 256
+    if tls:
+        gateway.tls = ssl.create_default_context()
+        authority.configure_trust(gateway.tls)
     silent: list[socket.socket] = []
     try:
         gateway.start()
@@ -277,7 +291,7 @@ async def test_e7_connections_that_never_say_a_word_make_room_too(
             connection = socket.socket()
             silent.append(connection)
             connection.connect(("127.0.0.1", gateway.port))
-            if number % 2:
+            if number % 2 and not tls:
                 with contextlib.suppress(OSError):
                     connection.send(b"POST /v1/chat/comp")
             if number % 50 == 0:

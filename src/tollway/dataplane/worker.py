@@ -43,6 +43,9 @@ from tollway.store.vault import Vault
 
 _log = logging.getLogger("tollway.worker")
 
+_FEW_CONNECTIONS = 500
+"""Fewer than this are worth a line: it comes of a limit on open files below some 1,200, and systems allow far more."""
+
 _LAST_WORDS_S = 2.0
 """How long streams that are cut at the end of a drain have to send their error event."""
 
@@ -76,6 +79,8 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
     journal = Journal(config.journals, time.time())
     budget = Budget(machine.buffered_bytes(config.settings, machine.memory()))
     room = machine.connections(machine.files(), ServerLimits())
+    if room.clients < _FEW_CONNECTIONS:
+        _log.warning("the limit on open files (ulimit -n) allows only %d connections of clients", room.clients)
     client = Client(
         client_limits(config.settings, room),
         budget=budget,

@@ -22,6 +22,7 @@ from typing import Final, cast
 from tollway.http1.budget import COUNTED, Budget, Hold
 from tollway.http1.errors import BadHead, HeadTooLarge, MessageError, SlowBody, SlowHead, TooManyConnections
 from tollway.http1.exchange import ANSWERED, OPEN, STATUS_LINES, Request, ResponseStream, Upload
+from tollway.http1.handshakes import Handshake, TlsListener
 from tollway.http1.head import RequestHeads
 from tollway.http1.limits import ServerLimits
 
@@ -62,6 +63,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_choked",
+        "_handshake",
         "_held",
         "_hold",
         "_last",
@@ -82,8 +84,9 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(self, server: "Server", handshake: Handshake | None = None) -> None:
         self.server = server
+        self._handshake = handshake  # that leads to this connection
         self.phase = _WAITING
         self.deadline = _NEVER
         self.flush_deadline = _NEVER
@@ -106,6 +109,9 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         limits = self.server.limits
         self.transport.set_write_buffer_limits(limits.high_water)
+        if self._handshake is not None:
+            self.server.leave(self._handshake)
+            self._handshake = None
         over = self.server.adopt(self) - limits.max_connections
         self.since = self.server.clock()  # exactly, so that it is newer than all that were here before
         self.deadline = self.server.now + limits.head_timeout_s
@@ -394,7 +400,8 @@ class Connection(asyncio.Protocol):
             return
         if self._choked:
             return  # until the client has taken the answer
-        self.since = server.now
+        if server.now > self.since:  # it is coarse, and must not make a new connection older than those before it
+            self.since = server.now
         if self._held is None:
             self.phase = _WAITING
             self.deadline = server.now + server.limits.keep_alive_s
@@ -522,9 +529,9 @@ class Server:
         self.closed_for_room = 0
         """Idle connections that were closed for others, since the start."""
         self.choked: set[Connection] = set()
-        self._connections: set[Connection] = set()
-        self._leaving: set[Connection] = set()  # closed for others, and not lost yet
-        self._listeners: list[asyncio.Server] = []
+        self._connections: set[Connection | Handshake] = set()
+        self._leaving: set[Connection | Handshake] = set()  # closed for others, and not lost yet
+        self._listeners: list[asyncio.Server | TlsListener] = []
         self._ticking = False
         self._empty: asyncio.Future[None] | None = None
 
@@ -538,16 +545,14 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
         unix = sock.family == socket.AF_UNIX
-        create = self.loop.create_unix_server if unix else self.loop.create_server
-        listener = await create(
-            partial(Connection, self),
-            sock=sock,
-            ssl=tls,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=self.limits.head_timeout_s if tls else None,
-            ssl_shutdown_timeout=self.limits.linger_s if tls else None,
-        )
-        self._listeners.append(listener)
+        if tls is not None:
+            sock.setblocking(False)
+            sock.listen(BACKLOG)
+            times = {"handshake_s": self.limits.head_timeout_s, "shutdown_s": self.limits.linger_s}
+            self._listeners.append(TlsListener(self, sock, tls, partial(Connection, self), **times))
+        else:
+            create = self.loop.create_unix_server if unix else self.loop.create_server
+            self._listeners.append(await create(partial(Connection, self), sock=sock, backlog=BACKLOG))
         if not unix:
             self.port = sock.getsockname()[1]
 
@@ -568,9 +573,22 @@ class Server:
             self._empty = self._empty or self.loop.create_future()
             await asyncio.wait((self._empty,), timeout=seconds)
 
+    # What handshakes call.
+
+    def admit(self, handshake: Handshake) -> bool:
+        over = self.adopt(handshake) - self.limits.max_connections
+        if over <= 0 or self.make_room(handshake, over):
+            return True
+        self.refused += 1
+        self.leave(handshake)
+        return False
+
+    def leave(self, handshake: Handshake) -> None:
+        self.forget(handshake)
+
     # What connections call.
 
-    def adopt(self, connection: Connection) -> int:
+    def adopt(self, connection: Connection | Handshake) -> int:
         """Count a new connection in; returns how many there are but for those that are just being closed."""
         self._connections.add(connection)
         if not self._ticking:
@@ -578,7 +596,7 @@ class Server:
             self._tick()
         return len(self._connections) - len(self._leaving)
 
-    def make_room(self, newcomer: Connection, over: int) -> bool:
+    def make_room(self, newcomer: Connection | Handshake, over: int) -> bool:
         """Close ``over`` idle connections for a new one; False, and none is closed, where there are not so many.
 
         Those that never showed whose they are go first, a few more of them than are needed, and among equals those that
@@ -596,7 +614,7 @@ class Server:
             connection.abort()
         return True
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Connection | Handshake) -> None:
         self._connections.discard(connection)
         self._leaving.discard(connection)
         if not self._connections and self._empty is not None:
@@ -625,5 +643,5 @@ class Server:
         self.sweep()
 
 
-def _known_and_idle_since(connection: Connection) -> tuple[bool, float]:
+def _known_and_idle_since(connection: Connection | Handshake) -> tuple[bool, float]:
     return connection.known, connection.since

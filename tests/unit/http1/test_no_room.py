@@ -4,12 +4,14 @@ import asyncio
 import errno
 import os
 import resource
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from scripted_upstream import POST, answer, read, scripted, send, then, until
 from serving import Wire, eventually, serving
 from test_client import fetch, fresh_client, soon
@@ -319,6 +321,94 @@ async def test_what_a_caller_keeps_of_a_stream_counts() -> None:
         response.keeps(MIB)
         response.close()
         assert budget.held == 0
+
+
+# Clients that have yet to shake hands
+
+
+def authority_and_tls() -> tuple[trustme.CA, ssl.SSLContext]:
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    return authority, tls
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def test_clients_that_never_shake_hands_count_and_make_room() -> None:
+    authority, tls = authority_and_tls()
+    context = trusting(authority)
+    async with serving(length, tls=tls, max_connections=4) as running:
+        silent = []
+        for number in range(4):
+            silent.append(await running.connect())
+            await running.until(connections=number + 1)
+            await asyncio.sleep(0.003)  # the loop's clock counts milliseconds
+        for goes in silent[:3]:
+            wire = await running.connect(context)
+            assert (await wire.ask(GET)).status == 200
+            assert await goes.rest() == b""
+            await running.until(connections=4)
+        assert (await wire.ask(GET)).status == 200, "an old one goes on"
+        assert running.server.closed_for_room == 3
+
+
+async def test_a_handshake_that_fails_is_forgotten() -> None:
+    _, tls = authority_and_tls()
+    async with serving(length, tls=tls) as running:
+        wrong = await running.connect()
+        wrong.send(GET)
+        assert not (await wrong.rest()).startswith(b"HTTP")
+        gone = await running.connect()
+        await running.until(connections=1)
+        gone.reset()
+        await running.until(connections=0)
+
+
+async def test_a_handshake_that_is_not_over_in_time_is_forgotten() -> None:
+    _, tls = authority_and_tls()
+    async with serving(length, tls=tls, head_timeout_s=0.05) as running:
+        wire = await running.connect()
+        assert await wire.rest() == b""
+        await running.until(connections=0)
+
+
+async def test_where_all_are_at_work_a_client_is_not_even_greeted() -> None:
+    authority, tls = authority_and_tls()
+    context = trusting(authority)
+    go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    requests: list[Request] = []
+
+    async def handler(request: Request) -> None:
+        requests.append(request)
+        await go
+        request.respond(200, b"", b"")
+
+    async with serving(handler, tls=tls, max_connections=1) as running:
+        wire = await running.connect(context)
+        wire.send(GET)
+        await eventually(lambda: requests)
+        assert await (await running.connect()).rest() == b""
+        assert running.server.refused == 1
+        go.set_result(None)
+        assert (await wire.answer()).status == 200
+
+
+async def test_a_drain_ends_handshakes_and_frees_the_port() -> None:
+    _, tls = authority_and_tls()
+    async with serving(length, tls=tls) as running:
+        wires = [await running.connect() for _ in range(3)]
+        await running.until(connections=3)
+        await running.server.drain(1)
+        assert running.server.connections == 0
+        for wire in wires:
+            assert await wire.rest() == b""
+        await asyncio.sleep(0.01)
+        with pytest.raises(ConnectionRefusedError):
+            await running.connect()
 
 
 # Connections to upstreams
