@@ -23,7 +23,7 @@ from tollway.http1 import client as http1_client
 from tollway.http1.budget import Budget
 from tollway.http1.limits import ServerLimits
 from tollway.http1.server import Server
-from tollway.routing.snapshot import KeyRow, ModelRow, ProviderRow, Snapshot, compile_snapshot, grants
+from tollway.routing.snapshot import KeyRow, ModelRow, ProviderRow, Rows, Snapshot, compile_snapshot, grants
 from tollway.settings import ChildConfig, parse
 from tollway.store.vault import Vault
 
@@ -71,13 +71,10 @@ async def running_worker(folder: Path, provider_url: str, **environment: str) ->
     key = new_virtual_key()
     hashed = KeyHasher(Vault.of(config.encryption_key, None).pepper)(key.encode())
     model = ModelRow(MODEL, "openai", None, (), Decimal(1), Decimal(2), None, None, None, None)
-    snapshot = compile_snapshot(
-        1,
-        dict(grants(KeyRow("key_1", hashed, None, None, None, None, None, None, False), {})),
-        [ProviderRow("openai", "openai", provider_url, None)],
-        [model],
-    )
-    assert isinstance(snapshot, Snapshot), snapshot
+    keys = dict(grants(KeyRow("key_1", hashed, None, None, None, None, None, None, False), {}))
+    rows = Rows((ProviderRow("openai", "openai", provider_url, None),), (model,))
+    snapshot, problems, _ = compile_snapshot(1, keys, rows)
+    assert not problems
     room = machine.connections(machine.files(), ServerLimits())
     budget = Budget(machine.buffered_bytes(settings, machine.memory()))
     client = http1_client.Client(worker.client_limits(settings, room), budget=budget)
@@ -87,7 +84,7 @@ async def running_worker(folder: Path, provider_url: str, **environment: str) ->
     world = worker.build(config, configuration, journal, client, writer)
     router = Router(world)
     limits = worker.server_limits(settings, room)
-    world.server = Server(router.serve, limits, router.render_error, router.report_crash, budget)
+    world.server = Server(router.serve, limits, router.render_error, router.report_crash, budget=budget)
     listening = socket.create_server(("127.0.0.1", 0))
     await world.server.start(listening)
     try:

@@ -144,7 +144,7 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
             return attempt.adapter.classify(response.status, dated_headers(world, attempt, response.headers), body)
         decoder = attempt.adapter.decoder(attempt.call.asked)
         response.first_byte_due = True  # until there is something in what comes
-        held = await first_event(response, decoder)
+        held = await first_event(world, response, decoder)
         response.first_byte_due = False
         if decoder.failure is not None:
             return decoder.failure
@@ -183,14 +183,14 @@ def dated_headers(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]
     return dated(headers, call.started_unix + world.now() - call.started)
 
 
-async def first_event(response: StreamedResponse, decoder: StreamDecoder) -> bytes:
+async def first_event(world: World, response: StreamedResponse, decoder: StreamDecoder) -> bytes:
     """Read until the first event is judged; what may go to the client, if ``decoder.failure`` is still None."""
     held = b""
     taken = 0
     while not decoder.started and decoder.failure is None:
         piece = await response.read()
-        if not piece:
-            return held + decoder.close()
+        if not piece:  # what is large here is a whole answer in place of a stream
+            return held + (decoder.close() if taken <= AT_ONCE_BYTES else await world.offload.run(decoder.close))
         taken += len(piece)
         response.keeps(taken)
         held += decoder.feed(piece)

@@ -111,7 +111,7 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
         metered = attempt.call.request.method == b"POST"  # what was used for a stored answer has been billed
         decoder = PassageStream(response.headers.get(b"content-type", b""), metered=metered)
         response.first_byte_due = decoder.is_events  # until there is an event
-        held = await (_held_json if decoder.is_json else first_event)(response, decoder)
+        held = await (_held_json(response, decoder) if decoder.is_json else first_event(world, response, decoder))
         response.first_byte_due = False
         if decoder.failure is not None and not decoder.started:
             return decoder.failure

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from tollway.wire.structure import UNCOUNTED_BYTES, outside_strings
+
 MAX_CHAT_EVENT_BYTES = 8 * 1024 * 1024
 """One event of a chat. Text comes in hundreds of bytes; a picture that a model has made, as an address that holds it,
 takes some megabytes."""
@@ -21,15 +23,24 @@ milliseconds, nobody notices. An event with a text of some hundred kilobytes has
 MAX_REPLY_PARTS = 1_000_000
 """The same of a whole answer that has to be made anew; large ones are read beside the event loop."""
 
-ALWAYS_CHEAP = 64 * 1024
+ALWAYS_CHEAP = UNCOUNTED_BYTES
 """Bytes that can be taken apart whatever they are made of."""
 
 _LETTERS = b'",:{['
 
 
 def is_cheap(json: bytes, most: int = MAX_PARTS) -> bool:
-    """Whether this can be taken apart at once. Each of its parts needs one of these letters, some need more."""
-    return len(json) <= ALWAYS_CHEAP or len(json) - len(json.translate(None, _LETTERS)) <= most
+    """Whether this can be taken apart at once. Each of its parts needs one of these letters, some need more.
+
+    What stands inside strings is no part: a long text may hold as many of them as it likes.
+    """
+    if len(json) <= ALWAYS_CHEAP or _letters(json) <= most:
+        return True
+    return sum(map(_letters, outside_strings(json))) <= most
+
+
+def _letters(json: bytes) -> int:
+    return len(json) - len(json.translate(None, _LETTERS))
 
 
 def at_most(kind: Any, number: int) -> Any:

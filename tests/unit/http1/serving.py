@@ -135,7 +135,7 @@ async def serving(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     sock.bind(path or ("127.0.0.1", 0))
     crashes: list[Exception] = []
-    server = Server(handler, ServerLimits(**limits), render_error, crashes.append, budget)
+    server = Server(handler, ServerLimits(**limits), render_error, crashes.append, budget=budget)
     await server.start(sock, tls)
     running = Serving(server, sock.getsockname(), crashes)
     try:

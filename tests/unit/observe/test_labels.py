@@ -25,6 +25,7 @@ from tollway.domain.refusals import (
     ModelNotAllowed,
     ModelNotFound,
     NoAnswer,
+    Overloaded,
     ProviderKeyRequired,
     Refusal,
     RevokedKey,
@@ -79,6 +80,7 @@ def refusals() -> Iterator[Refusal]:
         CannotAccount(),
         ControlPlaneAway(),
         Draining(),
+        Overloaded(),
     )
     yield from (ModelNotFound("m"), ModelNotAllowed("m"), ProviderKeyRequired("p"), ProviderKeyRequired("p", "file"))
     yield from (TooFast("requests", 1, 1, 1, 1.0), TooLarge("tokens", 1, 2), TooManyAtOnce(1))
