@@ -270,15 +270,16 @@ class Connection(asyncio.Protocol):
         assert held is not None
         server = self.server
         end = held.find(_END_OF_HEAD, searched) + 4
-        if (end if end >= 4 else len(held)) > server.limits.max_head:
-            self._refuse(HeadTooLarge("the request head is too large"))
-        elif end >= 4:
+        limit = server.limits.max_head
+        if 4 <= end <= limit:
             head = bytes(held[:end])
             del held[:end]
             self._held = None
             self._begin(head, held)
-        elif _bare_line_feed(held, searched):
+        elif _bare_line_feed(held, searched, limit):
             self._refuse(BadHead("the request head is not valid HTTP/1.1"))  # at once: it would never end
+        elif len(held) > limit:
+            self._refuse(HeadTooLarge("the request head is too large"))
         elif self.phase != _HEAD:
             self.phase = _HEAD
             self.deadline = server.now + server.limits.head_timeout_s

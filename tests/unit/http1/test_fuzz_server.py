@@ -126,6 +126,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 @given(conversations, cuts)
 @example(b"GET /stream HTTP/1.0\r\n\r\n" * 2, [3])
 @example(b"OPTIONS * HTTP/1.0\r\n\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n", [22])
+@example(b"GET /a HTTP/1.1\r\nHost: a\n" + b"x" * 2000 + b"\r\n\r\n", [25, 1])
 @example(b"\rGET /a HTTP/1.1\r\nHost: a\r\n\r\n", [])
 @example(b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET", [48, 2])
 @example(b"POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX", [])
