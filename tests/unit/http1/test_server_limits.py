@@ -56,6 +56,17 @@ async def test_exactly_the_limit_of_the_head_passes(step: int) -> None:
         assert await wire.rest() == b""
 
 
+@pytest.mark.parametrize("step", [1, 10, 5000])
+async def test_a_large_head_that_is_none_is_refused_for_that_however_it_comes(step: int) -> None:
+    async with serving(never, max_head=1000) as running:
+        wire = await running.connect()
+        head = b"\nGET /x HTTP/1.1\r\nX: " + b"y" * 2000 + b"\r\n\r\n"
+        for at in range(0, 100 * step, step):
+            wire.send(head[at : at + step])
+            await asyncio.sleep(0)
+        await refused(wire, 400)
+
+
 async def test_a_head_without_an_end_is_refused_at_the_limit() -> None:
     async with serving(never, max_head=1000) as running:
         wire = await running.connect()
