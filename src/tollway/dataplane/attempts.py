@@ -13,7 +13,7 @@ from tollway.dataplane.books import INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Call, Prepared
 from tollway.dataplane.failures import dated, failure_of
 from tollway.dataplane.offload import AT_ONCE_BYTES
-from tollway.dataplane.relay import Relay
+from tollway.dataplane.relay import Relay, begun_bytes
 from tollway.dataplane.upstreams import Upstream
 from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
@@ -186,13 +186,14 @@ def dated_headers(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]
 async def first_event(world: World, response: StreamedResponse, decoder: StreamDecoder) -> bytes:
     """Read until the first event is judged; what may go to the client, if ``decoder.failure`` is still None."""
     held = b""
-    taken = 0
+    taken = begun = 0
     while not decoder.started and decoder.failure is None:
         piece = await response.read()
         if not piece:  # what is large here is a whole answer in place of a stream
             return held + (decoder.close() if taken <= AT_ONCE_BYTES else await world.offload.run(decoder.close))
         taken += len(piece)
-        response.keeps(taken)
+        begun = begun_bytes(begun, piece)
+        response.keeps(len(held) + begun)
         held += decoder.feed(piece)
     return held
 

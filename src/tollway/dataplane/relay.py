@@ -141,7 +141,7 @@ class Relay:
 
     def _note_unfinished(self, piece: bytes, frames: bytes) -> None:
         """Nothing went out, or something again: a large event is held, and that counts."""
-        self._unfinished = 0 if frames else self._unfinished + len(piece)
+        self._unfinished = 0 if frames else begun_bytes(self._unfinished, piece)
         self._response.keeps(self._unfinished)
 
     def _send(self, frames: bytes) -> None:
@@ -158,6 +158,12 @@ class Relay:
     def _charge(self, outcome: str, failure: UpstreamFailure | None = None) -> None:
         decoder, books = self._decoder, self._world.books
         books.charge(self._attempt, outcome, decoder.usage, decoder.content_bytes, partial=True, failure=failure)
+
+
+def begun_bytes(before: int, piece: bytes) -> int:
+    """How much of an event has come: what it had ``before``, and this piece. Events that said nothing are not held."""
+    ended = max([at + len(mark) for mark in EVENT_ENDS if (at := piece.rfind(mark)) >= 0], default=-1)
+    return before + len(piece) if ended < 0 else len(piece) - ended
 
 
 class _ProviderFailedError(Exception):

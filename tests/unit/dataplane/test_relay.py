@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tollway.dataplane.passage import PassageRelay
-from tollway.dataplane.relay import Relay
+from tollway.dataplane.relay import Relay, begun_bytes
 from tollway.providers.passage import PassageStream
 
 COMMENT = b": keep-alive\n\n"
@@ -78,3 +78,32 @@ def test_nothing_is_added_where_there_is_no_event_or_no_room() -> None:
         for second in range(1, 8):
             made.keep_alive(second, after_s=1)
         assert client.sent == [], change
+
+
+@pytest.mark.parametrize(
+    ("pieces", "sizes"),
+    [
+        ([b"data: 12", b"345", b"\n\n"], [8, 11, 0]),
+        ([b": a comment\n\n", b"data: {}\r\n\r\n", b"data: {}\r\rda"], [0, 0, 2]),
+        ([b"[1,", b"2]"], [3, 5]),
+    ],
+)
+def test_what_is_held_of_an_event_is_known(pieces: list[bytes], sizes: list[int]) -> None:
+    found, size = [], 0
+    for piece in pieces:
+        size = begun_bytes(size, piece)
+        found.append(size)
+    assert found == sizes
+
+
+def test_only_what_has_begun_counts_however_much_has_come() -> None:
+    made, _ = relay()
+    kept: list[int] = []
+    made._response.keeps = kept.append  # type: ignore[method-assign]
+    made._feed(b"data: 1\n\n")
+    for _ in range(3):
+        made._feed(b": a comment\n\n")
+    for _ in range(3):
+        made._feed(b"data: a part of a large event ")
+    made._feed(b"\n\n")
+    assert kept == [30, 60, 90, 0], "comments pass as they come"
