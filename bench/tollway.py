@@ -65,6 +65,7 @@ def start(place: Place, home: Path, upstream: Upstream | None = None, *, pinned:
         "PORT": str(port),
         "OPENAI_API_KEY": _PROVIDER_KEY,
         "MISTRAL_API_KEY": _PROVIDER_KEY,
+        "MAX_PARALLEL_PER_KEY": "100000",
     }
     if upstream:
         settings["OPENAI_BASE_URL"] = settings["MISTRAL_BASE_URL"] = f"{upstream.url}/v1"

@@ -27,6 +27,8 @@ class Line(Protocol):
     full: bool
     """The upstream takes no more for now; the answer is woken when it does again."""
 
+    @property
+    def unsent(self) -> int: ...
     def begin(self, answer: "Answer", message: bytes) -> None: ...
     def write(self, data: bytes) -> None: ...
     def pause(self) -> None: ...
@@ -65,7 +67,7 @@ class Answer(Struct, eq=False):
     sent: bool = True
     """False while a request's body is still being sent piece by piece."""
     request: Hold | None = None
-    """The request that was sent, if it is large."""
+    """The request that was sent, if it is large; of one that is sent in pieces, what waits for the upstream."""
     hold: Hold | None = None
     """What has come and is kept, if it is large."""
     waits: bool = False
@@ -101,14 +103,17 @@ class Answer(Struct, eq=False):
         """Note that the answer is complete or never will be. For the connection, once."""
         self.complete = error is None
         self.error = error
-        if self.request is not None:
-            self.request.release()
-            self.request = None
+        self._request_gone()
         if self.hold is not None:
             self.hold.settle()
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _request_gone(self) -> None:
+        if self.request is not None:
+            self.request.release()
+            self.request = None
 
     @property
     def line(self) -> Line | None:
@@ -354,8 +359,11 @@ class StreamedResponse(Answer, eq=False):
                 return  # what is left of the body is not wanted any more
             connection.write(piece)
             self.first_byte_at = loop.time() + self.first_byte_s
-            while connection.full and not self._answered:
-                await self._wait()
+            if connection.full:
+                self.request = self.budget.take(connection.unsent)
+                while connection.full and not self._answered:
+                    await self._wait()
+                self._request_gone()
         self.sent = True
         while not self._answered:
             await self._wait()

@@ -93,6 +93,11 @@ class Connection(asyncio.Protocol):
         self._channel.write(data)
 
     @property
+    def unsent(self) -> int:
+        """Bytes that wait for the upstream to take them."""
+        return self._channel.get_write_buffer_size()
+
+    @property
     def usable(self) -> bool:
         """Whether a request may be sent."""
         return not self._channel.is_closing()

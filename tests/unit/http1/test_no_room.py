@@ -5,7 +5,7 @@ import errno
 import os
 import resource
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -305,6 +305,25 @@ async def test_a_large_request_counts_until_its_answer_has_come() -> None:
         go.set()
         await asking
         assert budget.held == 0
+
+
+async def test_what_an_upstream_does_not_take_of_an_upload_counts() -> None:
+    budget = Budget()
+    go = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield b"x" * MIB
+
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (64 * MIB)
+    async with scripted([until(go), read, send(answer())]) as upstream, fresh_client(budget) as client:
+        asking = asyncio.ensure_future(client.open_upload(upstream.origin, head, pieces(), deadline=soon(20)))
+        await eventually(lambda: budget.held > MIB // 2)
+        assert budget.held < 2 * MIB
+        go.set()
+        response = await asking
+        assert budget.held == 0
+        response.close()
 
 
 async def test_what_a_caller_keeps_of_a_stream_counts() -> None:
