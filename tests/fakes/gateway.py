@@ -298,7 +298,7 @@ class Gateway:
             try:
                 connection = await asyncpg.connect(self.database_url)
                 break
-            except (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError):
+            except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError):
                 if time.monotonic() > until:
                     raise
                 await asyncio.sleep(0.02)

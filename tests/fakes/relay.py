@@ -1,4 +1,5 @@
-"""A TCP relay before PostgreSQL: it counts who tries to connect, can cut everybody off, and can speak TLS.
+"""A TCP relay before PostgreSQL: it counts who tries to connect, can cut everybody off or let nothing through, and can
+speak TLS.
 
 With the count a test waits for attempts rather than for time to pass. It runs in a thread of its own, because starting
 a gateway blocks the test.
@@ -34,6 +35,8 @@ class Relay:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -61,6 +64,20 @@ class Relay:
         """Cut every connection; the server itself goes on."""
         self.do(self._cut())
 
+    def vanish(self) -> None:
+        """Cut every connection and close each new one, until :meth:`mend`."""
+        self.answer = _closing
+        self.cut()
+
+    def stall(self) -> None:
+        """Let no byte through, until :meth:`mend`."""
+        self._loop.call_soon_threadsafe(self._flows.clear)
+
+    def mend(self) -> None:
+        """Pass on again."""
+        self.answer = None
+        self._loop.call_soon_threadsafe(self._flows.set)
+
     def wait_for_attempts(self, number: int) -> None:
         """Until so many more have tried to connect."""
         wanted, until = self.attempts + number, time.monotonic() + PATIENCE_S
@@ -76,13 +93,20 @@ class Relay:
         )
         there, back = await opening
         with contextlib.closing(back):
-            ways = {asyncio.ensure_future(_pump(reader, back)), asyncio.ensure_future(_pump(there, writer))}
+            ways = {asyncio.ensure_future(self._pump(*way)) for way in ((reader, back), (there, writer))}
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
 
     async def _cut(self) -> None:
         tasks = list(self._connections)
@@ -117,8 +141,5 @@ def socket_of(url: str) -> str | tuple[str, int]:
     return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+async def _closing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+    """Say nothing; the connection is closed after that."""

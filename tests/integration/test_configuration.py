@@ -1,7 +1,6 @@
 """What is written to the database is in force here within a moment, and a database that is away changes nothing."""
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fakes.connections import connected, database_url
+from fakes.relay import Relay
 from tollway.admission.authenticate import KeyHasher
 from tollway.domain.keys import KeyHash
 from tollway.routing.snapshot import NO_ROWS, KeyGrant, KeyTable
@@ -281,53 +281,16 @@ async def test_a_change_made_while_the_connection_was_lost_is_found(postgres_url
         await until(lambda: grant(configuration, made).revoked, 3)
 
 
-class Wire:
-    """A TCP relay to the database whose packets can be made to vanish."""
-
-    def __init__(self) -> None:
-        self.flows = asyncio.Event()
-        self.flows.set()
-        self.tasks: list[asyncio.Task[None]] = []
-
-    async def start(self, url: str) -> str:
-        parts = urlsplit(url)
-
-        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError), contextlib.closing(writer):
-                while data := await reader.read(65536):
-                    await self.flows.wait()
-                    writer.write(data)
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            there, back = await asyncio.open_connection(parts.hostname, parts.port)
-            self.tasks += [asyncio.ensure_future(pump(reader, back)), asyncio.ensure_future(pump(there, writer))]
-
-        self.server = await asyncio.start_server(accept, "127.0.0.1", 0)
-        port = self.server.sockets[0].getsockname()[1]
-        return parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{port}").geturl()
-
-    async def close(self) -> None:
-        self.server.close()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-
 async def test_a_connection_into_nowhere_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert module.POLL_S + module.ANSWER_S <= 5
     monkeypatch.setattr(module, "POLL_S", 0.05)
     monkeypatch.setattr(module, "ANSWER_S", 0.2)
-    wire = Wire()
-    configuration = Configuration(await wire.start(postgres_url))
-    try:
-        await configuration.start()
-        wire.flows.clear()
-        await until(lambda: not configuration.fresh, 3)
-        wire.flows.set()
-        await until(lambda: configuration.fresh, 8)
-    finally:
-        await configuration.close()
-        await wire.close()
+    with Relay(postgres_url) as relay:
+        async with following(relay.url()) as configuration:
+            relay.stall()
+            await until(lambda: not configuration.fresh, 3)
+            relay.mend()
+            await until(lambda: configuration.fresh, 8)
 
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(postgres_cluster: str, postgres_url: str) -> None:

@@ -1,7 +1,6 @@
 """The control plane as a process on a real PostgreSQL, spoken to over its socket as a worker does."""
 
 import asyncio
-import contextlib
 import http.client
 import json
 import secrets
@@ -9,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +18,7 @@ from typing import Any
 import pytest
 
 from fakes.connections import connected
+from fakes.relay import Relay
 from fakes.settlements import settlement
 from tollway.accounting.journal import Journal
 from tollway.accounting.records import Settlement
@@ -384,9 +383,9 @@ def test_it_is_ready_within_a_second(control: ControlPlane) -> None:
 
 def test_while_the_database_is_away_it_says_so_and_recovers(start: Start, postgres_url: str) -> None:
     with Relay(postgres_url) as relay:
-        control = start(relay.url)
+        control = start(relay.url())
         made = control.post("/api/generate-virtual-key").json
-        relay.cut()
+        relay.vanish()
         refused = control.post("/api/generate-virtual-key")
         assert refused.refusal == (503, "database_unavailable", None)
         assert refused.headers["retry-after"] == "1"
@@ -395,62 +394,6 @@ def test_while_the_database_is_away_it_says_so_and_recovers(start: Start, postgr
         relay.mend()
         eventually(lambda: control.post("/api/generate-virtual-key").status == 200, "did not recover")
         eventually(lambda: b"tollway_ledger_entries_total 1.0" in control.call("GET", "/metrics").body, "not posted")
-
-
-class Relay:
-    """A way to PostgreSQL that can be cut and mended."""
-
-    def __init__(self, url: str) -> None:
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(url)
-        assert parts.hostname is not None and parts.port is not None
-        self._target = (parts.hostname, parts.port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open = True
-        self._sockets: list[socket.socket] = []
-        port = self._listener.getsockname()[1]
-        self.url = parts._replace(netloc=parts.netloc.rpartition(":")[0] + f":{port}").geturl()
-
-    def __enter__(self) -> "Relay":
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        self.cut()
-
-    def cut(self) -> None:
-        self._open = False
-        for one in self._sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        self._open = True
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                inner, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self._open:
-                inner.close()
-                continue
-            outer = socket.create_connection(self._target)
-            self._sockets += [inner, outer]
-            for source, sink in ((inner, outer), (outer, inner)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _copy(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for one in (source, sink):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
 
 
 def test_it_prints_no_secret(start: Start) -> None:

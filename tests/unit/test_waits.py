@@ -10,6 +10,7 @@ ROOT = Path(tollway.__file__).parent
 
 POOL = "the sweep of the client's pool: first byte, silence, deadline of the call"
 DIAL = "the time for connecting, in Dialer.dial"
+DISK = "a local disk, as every write of the journal"
 SLEEP = "it says itself how long"
 OUR_OWN = "waits for work, and is cancelled at the end of the process"
 
@@ -34,7 +35,8 @@ WAITS = {
     "dataplane.attempts.attempt_stream: open_answer": POOL,
     "dataplane.control.serve_control: world.client.fetch": POOL,
     "dataplane.passage._send: open_answer": POOL,
-    "dataplane.passage.attempt_passage: _held_json if decoder.is_json else first_event": POOL,
+    "dataplane.books.Books.rescue: asyncio.to_thread": DISK,
+    "dataplane.offload.Offload.run: asyncio.get_running_loop().run_in_executor": "bounded work: wire/structure.py",
     "dataplane.passage_request._read_form: anext": "as Connection.more",
     "dataplane.reporting.keep_house: asyncio.sleep": SLEEP,
     "dataplane.reporting.keep_reporting: asyncio.sleep": SLEEP,
@@ -72,7 +74,8 @@ def waits(node: ast.AST, place: str) -> Iterator[tuple[str, ast.expr]]:
             inner = f"{place}.{child.name}"
         elif isinstance(child, ast.Await):
             awaited = child.value
-            yield place, awaited.func if isinstance(awaited, ast.Call) else awaited
+            for one in (awaited.body, awaited.orelse) if isinstance(awaited, ast.IfExp) else (awaited,):
+                yield place, one.func if isinstance(one, ast.Call) else one
         yield from waits(child, inner)
 
 
