@@ -231,7 +231,9 @@ class PassageRelay(Relay):
             super().keep_alive(now, after_s)
 
     def _feed(self, piece: bytes) -> bool:
-        frames = self._decoder.feed(piece)
+        return self._pass_on(piece, self._decoder.feed(piece))
+
+    def _pass_on(self, piece: bytes, frames: bytes) -> bool:
         self._send(frames)
         if self._unfinished or not frames:
             self._note_unfinished(piece, frames)

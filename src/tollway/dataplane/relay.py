@@ -11,6 +11,7 @@ import asyncio
 from tollway.dataplane.books import CLIENT_GONE, INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Cut
 from tollway.dataplane.failures import failure_of, fit_to_tell
+from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.http1.answer import StreamedResponse
@@ -71,8 +72,12 @@ class Relay:
         try:
             self._send(held)
             self._response.keeps(0)
-            self._response.attach(self._feed)
-            await self._response.finished()
+            while True:
+                self._response.attach(self._feed)
+                await self._response.finished()
+                if self._response.complete:
+                    break
+                await self._feed_large()
             self._send(decoder.close())
             failure = decoder.failure
         except _ProviderFailedError:
@@ -125,6 +130,20 @@ class Relay:
         """The next piece of the provider's answer, straight from its connection; whether there was anything in it."""
         decoder = self._decoder
         frames = decoder.feed(piece)
+        if frames and not (self._unfinished or decoder.done or decoder.failure is not None):
+            self._last = frames
+            self._stream.write(frames)
+            return True
+        return self._pass_on(piece, frames)
+
+    async def _feed_large(self) -> None:
+        """The pieces of a large event, in turn: what becomes of its last one takes too long for the event loop."""
+        while self._unfinished > AT_ONCE_BYTES and (piece := await self._response.read()):
+            self._pass_on(piece, await self._world.offload.run(self._decoder.feed, piece))
+
+    def _pass_on(self, piece: bytes, frames: bytes) -> bool:
+        self._note_unfinished(piece, frames)
+        decoder = self._decoder
         if decoder.done or decoder.failure is not None:
             self._send(frames)
             if decoder.failure is not None:
@@ -132,17 +151,14 @@ class Relay:
         elif frames:
             self._last = frames
             self._stream.write(frames)
-            if self._unfinished:
-                self._note_unfinished(piece, frames)
-        else:
-            self._note_unfinished(piece, frames)
-            return not piece.startswith(b":")  # a part of a large event is something, a comment is not
-        return True
+        return bool(frames) or not piece.startswith(b":")  # a part of a large event is something, a comment is not
 
     def _note_unfinished(self, piece: bytes, frames: bytes) -> None:
         """Nothing went out, or something again: a large event is held, and that counts."""
         self._unfinished = 0 if frames else begun_bytes(self._unfinished, piece)
         self._response.keeps(self._unfinished)
+        if self._unfinished > AT_ONCE_BYTES:
+            self._response.detach()
 
     def _send(self, frames: bytes) -> None:
         decoder = self._decoder

@@ -232,13 +232,15 @@ class Response(Answer, eq=False):
 
 
 class StreamedResponse(Answer, eq=False):
-    """An answer whose head has arrived. Either pull it (``read``) or have it pushed (``attach``), not both.
+    """An answer whose head has arrived. Either pull it (``read``) or have it pushed (``attach``), not both at a time.
 
     Call ``close`` in the end, in every outcome: a complete and clean answer has already given its connection back.
     """
 
     high_water: int = 256 * 1024
     sink: Callable[[bytes], bool | None] | None = None
+    detached: bool = False
+    """By the caller, who has had a sink."""
     pieces: list[bytes] = []
     held: int = 0
     """Bytes that nobody has taken."""
@@ -290,6 +292,7 @@ class StreamedResponse(Answer, eq=False):
         ``sink`` runs in the socket's callback: it must be quick. What it raises there ends the answer and comes out
         of ``finished``. A piece for which it returns False, such as a comment, does not break the silence.
         """
+        self.detached = False
         if self.line is not None:
             self.sink = sink
         pieces, self.pieces = self.pieces, []
@@ -298,9 +301,15 @@ class StreamedResponse(Answer, eq=False):
             sink(piece)
         self._taken()
 
+    def detach(self) -> None:
+        """Keep what comes from now on for ``read``, or for the next sink; ``finished`` returns."""
+        self.sink = None
+        self.detached = True
+        self.wake()
+
     async def finished(self) -> None:
-        """Wait for the end of an attached answer. Raises UpstreamError, or what the sink raised."""
-        while not self.complete:
+        """Wait until an attached answer has ended or is detached. Raises UpstreamError, or what the sink raised."""
+        while not (self.complete or self.detached):
             if self.error is not None:
                 raise self.failure()
             await self._wait()

@@ -313,6 +313,32 @@ async def test_a_stream_that_is_paused_in_its_last_piece_gives_its_connection_ba
             await fetch(client, upstream.origin)
 
 
+async def test_a_stream_may_be_pushed_pulled_and_pushed_again() -> None:
+    go = asyncio.Event()
+    rest = [until(go), send(chunk(b"c") + b"0\r\n\r\n")]
+    async with (
+        scripted([read, send(CHUNKED + chunk(b"a")), until(go), send(chunk(b"b")), *rest]) as upstream,
+        fresh_client() as client,
+    ):
+        response = await opened(client, upstream.origin)
+        pushed: list[bytes] = []
+
+        def sink(piece: bytes) -> None:
+            pushed.append(piece)
+            response.detach()
+
+        response.attach(sink)
+        await response.finished()
+        assert pushed == [b"a"]
+        assert not response.complete
+        go.set()
+        pulled = await response.read()
+        response.attach(pushed.append)
+        await response.finished()
+        assert response.complete
+        assert pulled + b"".join(pushed[1:]) == b"bc"
+
+
 async def test_the_deadline_ends_a_paused_stream() -> None:
     async with scripted([read, send(CHUNKED + chunk(b"a"))]) as upstream, fresh_client() as client:
         response = await opened(client, upstream.origin, deadline=soon(0.05))
