@@ -193,7 +193,7 @@ async def test_e21_a_hundred_streams_that_nobody_reads(start_gateway: StartGatew
         assert reply.text == "fine", "those that nobody reads made room"
         assert memory(gateway) - before < 64 * MIB
     began = len(tenant.openai.requests)
-    assert began > 50
+    assert began >= 10, "it takes so many at least to fill the room"
     await tenant.openai.hang_ups.reaches(began)
     assert {row["outcome"] for row in await tenant.ledger(began)} == {"client_gone"}
     await becomes(gateway, "tollway_buffered_bytes", lambda held: held == 0)

@@ -16,6 +16,7 @@ import fcntl
 import os
 import shutil
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -176,8 +177,8 @@ class Chunk(msgspec.Struct, frozen=True):
     """Pieces that are no frames, to be set aside."""
 
 
-def read_records(path: Path, position: int, *, abandoned: bool) -> Chunk:
-    """The next records of a journal, at most a mebibyte of them.
+def read_records(path: Path, position: int, *, abandoned: bool, most: int = sys.maxsize) -> Chunk:
+    """The next records of a journal, at most ``most`` and at most a mebibyte of them.
 
     ``abandoned`` says that the writer is gone: an unfinished frame at the end is then damage, else it is awaited.
     """
@@ -189,7 +190,7 @@ def read_records(path: Path, position: int, *, abandoned: bool) -> Chunk:
     ends: list[int] = []
     damaged: list[bytes] = []
     start = 0
-    while start < len(data):
+    while start < len(data) and len(records) < most:
         record, end = _frame(data, start)
         if record is not None:
             records.append(record)
@@ -207,6 +208,24 @@ def read_records(path: Path, position: int, *, abandoned: bool) -> Chunk:
         damaged.append(data[start:following])
         start = following
     return Chunk(records, ends, position + start, damaged)
+
+
+def skip_records(path: Path, position: int) -> tuple[int, int]:
+    """Count the next records without looking into them, at most a mebibyte of them; where to read on.
+
+    It stops before what is no frame.
+    """
+    with path.open("rb") as file:
+        file.seek(position)
+        data = file.read(_READ_BYTES)
+    count = start = 0
+    while (body := start + _HEAD.size) <= len(data):
+        mark, length, _ = _HEAD.unpack_from(data, start)
+        if mark != _MARK or length > MAX_RECORD_BYTES or body + length > len(data):
+            break
+        count += 1
+        start = body + length
+    return count, position + start
 
 
 def is_abandoned(path: Path) -> bool:

@@ -48,9 +48,8 @@ async def serve(config: ChildConfig) -> None:
     """Serve and post until told to stop, then post what the workers left."""
     line = SupervisorLine()
     await line.open()
-    requests = RequestLog()
-    follower = JournalFollower(config.journals, requests) if config.settings.log_requests else None
-    following = asyncio.create_task(follower.run(requests.turn)) if follower is not None else None
+    follower = JournalFollower(config.journals, RequestLog()) if config.settings.log_requests else None
+    following = asyncio.create_task(follower.run()) if follower is not None else None
     try:
         await _serve(config, line, follower)
     finally:

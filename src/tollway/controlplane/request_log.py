@@ -12,12 +12,12 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from tollway.accounting.journal import SUFFIX, read_records
+from tollway.accounting.journal import SUFFIX, read_records, skip_records
 from tollway.accounting.posting import TAIL_INTERVAL_S
 from tollway.accounting.records import Settlement
 from tollway.domain.failures import FailureKind
@@ -46,14 +46,20 @@ class RequestLog:
         self._untold = 0
         self._failed: dict[str, list[Settlement]] = {}
 
-    def __call__(self, settlements: Sequence[Settlement]) -> None:
-        """Print a batch, or count it."""
+    def room(self) -> int:
+        """How many lines this second still takes."""
         self.turn()
-        told = settlements[: MAX_LINES_PER_S - self._printed]
-        self._printed += len(told)
-        self._untold += len(settlements) - len(told)
-        for one in told:
+        return MAX_LINES_PER_S - self._printed
+
+    def tell(self, settlements: Sequence[Settlement]) -> None:
+        """Print a batch, no larger than there is room for."""
+        self._printed += len(settlements)
+        for one in settlements:
             log_attempt(one, ShortLine(self._short(one)))
+
+    def leave_out(self, count: int) -> None:
+        """Note attempts that get no line."""
+        self._untold += count
 
     def turn(self) -> None:
         """Once a second is over, say how many of it had no line. Call it at least once a second."""
@@ -128,21 +134,24 @@ def log_attempt(one: Settlement, short: ShortLine) -> None:
 
 
 class JournalFollower:
-    """Hands on each record of a directory of journals, once, in the order of its file."""
+    """Hands on the records of a directory of journals, each once, in the order of its file.
 
-    def __init__(self, directory: Path, tell: Callable[[Sequence[Settlement]], None]) -> None:
+    What gets no line is not even decoded, only counted: the poster reads it, too, and once is enough.
+    """
+
+    def __init__(self, directory: Path, log: RequestLog) -> None:
         self._directory = directory
-        self._tell = tell
+        self._log = log
         self._positions = self._marked()
         self._kept = dict(self._positions)
 
-    async def run(self, turn: Callable[[], None]) -> None:
-        """Follow until cancelled; ``turn`` is called each time."""
+    async def run(self) -> None:
+        """Follow until cancelled."""
         failing = False
         while True:
             try:
                 await self.follow()
-                turn()
+                self._log.turn()
             except OSError as error:
                 if not failing:
                     _log.warning("the journals cannot be read for the log of requests: %s", error)
@@ -156,8 +165,7 @@ class JournalFollower:
         names = set()
         for path in sorted(self._directory.glob(f"[!.]*{SUFFIX}")):
             names.add(path.name)
-            for records in self._read(path):
-                self._tell(records)
+            while self._read_on(path):  # noqa: ASYNC110 - others have a turn between the pieces
                 await asyncio.sleep(0)
         for name in self._positions.keys() - names:
             del self._positions[name]
@@ -165,19 +173,30 @@ class JournalFollower:
 
     def finish(self, path: Path) -> None:
         """Hand on the rest of a journal that is about to be removed."""
-        for records in self._read(path):
-            self._tell(records)
+        while self._read_on(path):
+            pass
         self._positions.pop(path.name, None)
 
-    def _read(self, path: Path) -> Iterator[Sequence[Settlement]]:
+    def _read_on(self, path: Path) -> bool:
+        """Take the next records; False where there are none."""
+        position = self._positions.get(path.name, 0)
+        room = self._log.room()
         with contextlib.suppress(FileNotFoundError):
-            while True:
-                position = self._positions.get(path.name, 0)
-                chunk = read_records(path, position, abandoned=False)
-                if chunk.position == position:
-                    return
+            if room == 0:
+                count, following = skip_records(path, position)
+                if count:
+                    self._log.leave_out(count)
+                    self._positions[path.name] = following
+                    return True
+            chunk = read_records(path, position, abandoned=False, most=max(room, 1))
+            if chunk.position > position:
                 self._positions[path.name] = chunk.position
-                yield chunk.records
+                if room:
+                    self._log.tell(chunk.records)
+                else:
+                    self._log.leave_out(len(chunk.records))
+                return True
+        return False
 
     def _marked(self) -> dict[str, int]:
         try:

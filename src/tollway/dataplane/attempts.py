@@ -87,8 +87,9 @@ async def attempt_reply(world: World, attempt: Attempt) -> UpstreamFailure | Non
         world.books.waive(attempt, INTERNAL_ERROR)
         raise
     finally:
-        if attempt.answer is not None:
-            attempt.answer.close()
+        answer = attempt.answer
+        if answer is not None and (not answer.complete or answer.hold is not None):
+            answer.close()  # else it holds nothing that would not go with this call
     now = world.now()
     call.request.respond(200, reply_head(attempt, cost, now), result.body)
     world.health.succeeded(upstream.target, call.grant, now)

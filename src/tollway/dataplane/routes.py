@@ -36,7 +36,7 @@ Serve = Callable[[World, Request], Awaitable[None]]
 def operation(of: Operation, parse: Parse) -> Serve:
     """Serves one operation whose bodies this parser judges."""
     read = reading(parse)
-    return lambda world, request: serve(world, request, of, read)
+    return lambda world, request: serve(world, request, of, read, parse)
 
 
 def _got(serve: Serve) -> dict[bytes, Serve]:

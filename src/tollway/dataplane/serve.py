@@ -9,7 +9,6 @@ A large body is no reason to work for a key that has nothing left: it is asked f
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import cast
 
 import msgspec
 
@@ -49,22 +48,20 @@ Failed = tuple[Target, UpstreamFailure]
 """A target that was tried or could not be, and why it gave no answer."""
 
 
-Parse = Callable[[bytes, int], Asked | BadRequest]
+Judged = Asked | BadRequest
+
+Parse = Callable[[bytes, int], Judged]
 """Judges a client's body; the second argument is the time, Unix seconds."""
 
-
-Read = Callable[[World, Request], Awaitable[Asked | Refusal]]
+Read = Callable[[World, Request], Awaitable[Judged]]
 """Reads as much of a request's body as it takes to know what is asked."""
 
 
 def reading(parse: Parse) -> Read:
     """Reads and judges a body as a whole."""
 
-    async def read(world: World, request: Request) -> Asked | BadRequest:
-        body = request.body
-        if body is None:
-            body = await request.read_body()
-        now_unix = int(time.time())
+    async def read(world: World, request: Request) -> Judged:
+        body, now_unix = await request.read_body(), int(time.time())
         if len(body) <= AT_ONCE_BYTES:
             return parse(body, now_unix)
         return await world.offload.run(parse, body, now_unix)
@@ -72,59 +69,59 @@ def reading(parse: Parse) -> Read:
     return read
 
 
-async def serve(world: World, request: Request, operation: Operation, read: Read) -> None:
-    """Answer one call."""
+async def serve(world: World, request: Request, operation: Operation, read: Read, parse: Parse | None = None) -> None:
+    """Answer one call. ``parse`` judges a small body that came with its head, where ``read`` would judge it whole."""
     call_id = world.call_ids.next()
-    call = welcome(world, request, call_id)
+    call = identify(world, request, call_id)
     if not isinstance(call, Call):
         refuse(world, request, call_id, call)
         return
     grant = call.grant
-    if not world.slots.enter(grant.id):
-        refuse(world, request, call_id, TooManyAtOnce(world.slots.limit), limit_lines(world, grant))
+    refusal = take_slot(world, grant)
+    if refusal is not None:
+        refuse(world, request, call_id, refusal, limit_lines(world, grant))
         return
     try:
-        await serve_known(world, call, operation, read)
+        body = request.body
+        asked: Asked | Refusal
+        if body is None or len(body) > AT_ONCE_BYTES:
+            asked = exhausted(world, call) or await read(world, request)
+            again = identify(world, request, call_id)  # meanwhile the key may have been revoked
+            if not isinstance(again, Call):
+                refuse(world, request, call_id, again)
+                return
+            again.large, call = call.large, again
+        elif parse is None:
+            asked = await read(world, request)
+        else:
+            asked = parse(body, int(call.started_unix))
+        refusal = admit(world, call, operation, asked) if isinstance(asked, Asked) else asked
+        if refusal is not None:
+            refuse(world, request, call_id, refusal, limit_lines(world, call.grant))
+            return
+        refusal = await answer_or_cut(world, call)
+        if refusal is not None:
+            refuse(world, request, call_id, refusal, call_lines(world, call))
     finally:
         world.slots.leave(grant.id)
 
 
-async def serve_known(world: World, call: Call, operation: Operation, read: Read) -> None:
-    """Judge and answer a call whose caller is known."""
-    request = call.request
-    length = request.content_length
-    large = length is None or length > AT_ONCE_BYTES
-    came = request.body is not None
-    asked: Asked | Refusal | None = exhausted(world, call) if large else None
-    if asked is None:
-        asked = await read(world, request)
-    if large or not came:  # a body takes its time: meanwhile the key may have been revoked
-        again = identify(world, request, call.id)
-        if not isinstance(again, Call):
-            refuse(world, request, call.id, again)
-            return
-        call = again
-        call.large = large
-    refusal = admit(world, call, operation, asked) if isinstance(asked, Asked) else asked
-    if refusal is not None:
-        refuse(world, request, call.id, refusal, limit_lines(world, call.grant))
-        return
-    refusal = await answer_or_cut(world, call)
-    if refusal is not None:
-        refuse(world, request, call.id, refusal, call_lines(world, call))
+def take_slot(world: World, grant: KeyGrant) -> Refusal | None:
+    """Why no call of this key begins now; None once one has. The process may hold as much as it may, or the key."""
+    budget = world.server.budget
+    if budget.full and not budget.fits(1):
+        return Overloaded()
+    return None if world.slots.enter(grant.id) else TooManyAtOnce(world.slots.limit)
 
 
 def exhausted(world: World, call: Call) -> Refusal | None:
-    """Why the key could make no call at all now."""
+    """Why a key that sends a large body could make no call at all now."""
+    length = call.request.content_length
+    call.large = length is None or length > AT_ONCE_BYTES
+    if not call.large:
+        return None
     grant = call.grant
     return world.allowances.exhausted(grant.id, grant.requests_per_minute, grant.tokens_per_minute, call.started)
-
-
-def welcome(world: World, request: Request, call_id: str) -> Call | Refusal:
-    """Who asks, for a call that begins: none does while the process holds as much as it may."""
-    call = identify(world, request, call_id)
-    budget = world.server.budget
-    return Overloaded() if budget.full and isinstance(call, Call) and not budget.fits(1) else call
 
 
 def identify(world: World, request: Request, call_id: str) -> Call | Refusal:
@@ -179,7 +176,7 @@ async def answer_or_cut(world: World, call: Call) -> Refusal | None:
     A call that the gateway itself cuts before it has said anything is refused; a stream says so itself (``relay.py``).
     """
     # Through no local: a task that was cancelled keeps the frames that the cancellation passed, and they would keep it.
-    world.calls[call] = cast("asyncio.Task[None]", asyncio.current_task())
+    world.calls[call] = asyncio.current_task()  # type: ignore[assignment]  # there is one
     try:
         return await answer(world, call)
     except asyncio.CancelledError:

@@ -103,7 +103,10 @@ class Answer(Struct, eq=False):
         """Note that the answer is complete or never will be. For the connection, once."""
         self.complete = error is None
         self.error = error
-        self._request_gone()
+        if self.request is not None:
+            self._request_gone()
+        if error is not None and not self.readable:
+            self.drop()
         if self.hold is not None:
             self.hold.settle()
         waiter = self.waiter
@@ -147,8 +150,9 @@ class Answer(Struct, eq=False):
 
         At any time, any number of times.
         """
-        if (line := self.line) is not None:
-            line.cut()
+        connection = self.connection
+        if connection is not None and connection.answer is self:
+            connection.cut()
             self.ended(_given_up(nothing_received=self.status == 0))
         elif self.error is not None:
             self.failure()
@@ -216,14 +220,10 @@ class Response(Answer, eq=False):
         if self.received > COUNTED:
             self.keep(self.received)
 
-    def ended(self, error: Exception | None) -> None:
-        if error is not None:
-            self.drop()
-        super().ended(error)
-
     def drop(self) -> None:
         self.piece, self.pieces = b"", None
-        super().drop()
+        if self.hold is not None:
+            super().drop()
 
     @property
     def body(self) -> bytes:

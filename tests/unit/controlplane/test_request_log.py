@@ -41,7 +41,7 @@ def printed(caplog: pytest.LogCaptureFixture, *batches: Sequence[Settlement]) ->
     log = RequestLog()
     with caplog.at_level(logging.INFO, "tollway.requests"):
         for batch in batches:
-            log(batch)
+            log.tell(batch)
     return list(caplog.records)
 
 
@@ -136,35 +136,72 @@ def test_calls_that_never_end_are_not_remembered_for_ever(caplog: pytest.LogCapt
     log = RequestLog(lambda: next(seconds))
     with caplog.at_level(logging.INFO, "tollway.requests"):
         for number in range(2 * MAX_CALLS_HELD):
-            log([failed(call_id=f"req_{number}")])
+            log.tell([failed(call_id=f"req_{number}")])
     assert len(log._failed) == MAX_CALLS_HELD
 
 
-def test_a_flood_is_counted_instead_of_printed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_flood_is_counted_instead_of_printed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     now = [10.0]
     log = RequestLog(lambda: now[0])
+    follower = JournalFollower(tmp_path, log)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+
+    async def come(count: int) -> None:
+        for _ in range(count):
+            journal.append(FAILED)
+        await follower.follow()
+
     with caplog.at_level(logging.INFO, "tollway.requests"):
-        log([FAILED] * (MAX_LINES_PER_S - 1))
-        log([FAILED] * 100)
+        await come(MAX_LINES_PER_S - 1)
+        await come(100)
+        await come(5000)
         assert len(caplog.records) == MAX_LINES_PER_S
         now[0] = 11.0
-        log.turn()
+        await come(1)
     assert [record.getMessage() for record in caplog.records[MAX_LINES_PER_S:]] == [
-        "99 more attempts ended, too many for a line each"
+        "5099 more attempts ended, too many for a line each",
+        "attempt at openai ended: client_gone",
     ]
+
+
+async def test_a_flood_passes_damage_as_well(tmp_path: Path) -> None:
+    told = Told(room=1)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    for number in range(3):
+        journal.append(settlement(attempt_id=f"a-{number}"))
+    (path,) = tmp_path.glob("*.journal")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"junk" + whole + whole[:20])
+    follower = JournalFollower(tmp_path, told)
+    await follower.follow()
+    assert told.ids == ["a-0"]
+    assert told.left_out == 5
+    told.most = 10
+    path.write_bytes(whole + b"junk" + whole + whole)
+    await follower.follow()
+    assert told.ids == ["a-0", "a-0", "a-1", "a-2"]
 
 
 # Following the journals
 
 
-class Told:
+class Told(RequestLog):
     """The attempts that were handed on."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 1000) -> None:
+        super().__init__()
         self.ids: list[str] = []
+        self.left_out = 0
+        self.most = room
 
-    def __call__(self, records: Sequence[Settlement]) -> None:
+    def room(self) -> int:
+        return self.most - len(self.ids)
+
+    def tell(self, records: Sequence[Settlement]) -> None:
         self.ids += [record.attempt_id for record in records]
+
+    def leave_out(self, count: int) -> None:
+        self.left_out += count
 
 
 async def test_each_record_is_handed_on_once_as_it_comes(tmp_path: Path) -> None:
@@ -233,10 +270,6 @@ async def test_journals_that_cannot_be_read_are_said_once(
     def broken(*_: object, **__: object) -> None:
         raise PermissionError("no")
 
-    def turn() -> None:
-        nonlocal turns
-        turns += 1
-
     class EnoughError(Exception):
         pass
 
@@ -250,5 +283,5 @@ async def test_journals_that_cannot_be_read_are_said_once(
     monkeypatch.setattr("tollway.controlplane.request_log.read_records", broken)
     monkeypatch.setattr("tollway.controlplane.request_log.asyncio.sleep", sleep)
     with pytest.raises(EnoughError):
-        await follower.run(turn)
+        await follower.run()
     assert len(caplog.records) == 1
