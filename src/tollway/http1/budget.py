@@ -3,8 +3,10 @@
 1. What is large is counted for as long as it is held. Below ``COUNTED`` bytes nothing is: it would cost more than it
    tells.
 2. A body that does not fit is refused before it is read (:meth:`Budget.fits`). What has been begun goes on: an answer
-   that finds no room waits for it, and the one that has waited longest goes on beyond the limit, so that there is
-   always one that comes to its end. What must be held in any case is counted and never refused.
+   that finds no room waits for it. Where those that wait are themselves what takes the room, the one that has waited
+   longest goes on beyond the limit; also where nothing else has moved for a moment. So there is always one that comes
+   to its end, and what it leaves for its client to read is gone before the next one follows. What must be held in any
+   case is counted and never refused.
 3. Where somebody was refused or has to wait, whoever moves too slowly for what he holds is given up, the slowest
    first, until there is room: nobody holds much for long by trickling.
 
@@ -65,7 +67,7 @@ class Hold:
         """Hold so many bytes from now on."""
         grown = size - self.size
         self.size = size
-        self._budget.count(grown)
+        self._budget.count(grown, self)
 
     def grow(self, size: int) -> bool:
         """Hold so many bytes more that have come; False: the owner shall not read on until he is told to."""
@@ -96,6 +98,8 @@ class Budget:
 
     __slots__ = (
         "_favoured",
+        "_given_back_before",
+        "_stuck",
         "_waiting",
         "_wanted",
         "_watched_at",
@@ -127,6 +131,8 @@ class Budget:
         """Sizes of holds that nobody released."""
         self.moving: dict[Hold, None] = {}
         self._waiting: dict[Hold, None] = {}  # in the order in which they began to
+        self._stuck = 0  # bytes of those
+        self._given_back_before = 0  # the last sweep
         self._favoured: Hold | None = None  # goes on although there is no room
         self._wanted = 0  # bytes that did not fit since the last sweep
         self._watched_at = 0.0
@@ -155,6 +161,9 @@ class Budget:
     def sweep(self, now: float) -> None:
         """Watch who moves, and make room where it is needed. Called several times a second; ``now`` in seconds."""
         self._collect()
+        if self._waiting and self._favoured is None and self.given_back == self._given_back_before:
+            self._favour()
+        self._given_back_before = self.given_back
         if now >= self._watched_at + WINDOW_S:
             self._watched_at = now
             self._watch()
@@ -164,9 +173,11 @@ class Budget:
 
     # What holds call.
 
-    def count(self, grown: int) -> None:
+    def count(self, grown: int, hold: Hold | None = None) -> None:
         held = self.held = self.held + grown
         self.full = held >= self.limit
+        if hold in self._waiting:
+            self._stuck += grown
         if held > self.peak:
             self.peak = held
         elif grown < 0:
@@ -177,15 +188,16 @@ class Budget:
     def may_read_on(self, hold: Hold) -> bool:
         if not self.full or self._favoured is hold:
             return True
-        if self._favoured is None:
-            self._favoured = hold
-            return True
         self._waiting[hold] = None
-        return False
+        self._stuck += hold.size
+        if self._may_favour:
+            self._favour()
+        return self._favoured is hold
 
     def leave(self, hold: Hold) -> None:
         self.moving.pop(hold, None)
-        self._waiting.pop(hold, None)
+        if hold in self._waiting:
+            self._leave_queue(hold)
         if self._favoured is hold:
             self._favoured = None
             if self._waiting:
@@ -193,21 +205,37 @@ class Budget:
 
     # Inside.
 
+    @property
+    def _may_favour(self) -> bool:
+        """Whether it is those that wait who take the room."""
+        return self._favoured is None and self.held - self._stuck < self.limit
+
     def _collect(self) -> None:
         while self.dropped:
             self.count(-self.dropped.popleft())
 
+    def _leave_queue(self, hold: Hold) -> None:
+        del self._waiting[hold]
+        self._stuck -= hold.size
+
     def _wake(self) -> None:
         """Let go on those that there is room for, in turn; where there is none, one if no other does."""
         room = self.limit - self.held
-        while self._waiting and (room > 0 or self._favoured is None):
-            hold = next(iter(self._waiting))
-            del self._waiting[hold]
-            if room <= 0:
-                self._favoured = hold
+        while self._waiting and room > 0:
+            self._let_go_on()
             room -= STEP
-            assert hold.owner is not None, "what is settled waits for nothing"
-            hold.owner.read_on()
+        if self._waiting and self._may_favour:
+            self._favour()
+
+    def _favour(self) -> None:
+        self._favoured = next(iter(self._waiting))
+        self._let_go_on()
+
+    def _let_go_on(self) -> None:
+        hold = next(iter(self._waiting))
+        self._leave_queue(hold)
+        assert hold.owner is not None, "what is settled waits for nothing"
+        hold.owner.read_on()
 
     def _watch(self) -> None:
         """A window has ended: how much has each of them moved?"""

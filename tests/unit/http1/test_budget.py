@@ -113,14 +113,44 @@ def test_an_answer_that_finds_no_room_waits_and_one_goes_on_beyond_the_limit() -
 def test_as_many_go_on_as_there_is_room_for() -> None:
     budget = Budget(10 * MIB)
     large = budget.take(10 * MIB)
-    favoured = Mover(budget)
-    assert favoured.hold.grow(1)
     waiting = [Mover(budget) for _ in range(10)]
     assert not any(mover.hold.grow(1) for mover in waiting)
     large.resize(large.size - 3 * STEP)
-    assert [mover.told for mover in waiting] == [1, 1, 1] + [0] * 7
+    assert [mover.told for mover in waiting] == [1, 1, 1, 1] + [0] * 6, "and one beyond it"
     large.resize(large.size - 2 * MIB)
     assert all(mover.told for mover in waiting)
+
+
+def test_what_went_on_beyond_the_limit_is_gone_before_the_next_one_follows() -> None:
+    budget = Budget(10 * MIB)
+    movers = [Mover(budget, 2 * MIB) for _ in range(5)]
+    first, second, *_ = movers
+    assert [mover.hold.grow(1) for mover in movers] == [True, False, False, False, False]
+    assert first.hold.grow(9 * MIB)
+    first.hold.settle()
+    assert second.told == 0, "its client has not read it yet"
+    first.hold.resize(2 * MIB)
+    assert (second.told, movers[2].told) == (1, 0)
+    assert second.hold.grow(MIB)
+
+
+def test_where_nothing_moves_one_goes_on_all_the_same() -> None:
+    budget = Budget(MIB)
+    prompt = budget.take(MIB)
+    first, second = Mover(budget), Mover(budget)
+    assert not first.hold.grow(1)
+    assert not second.hold.grow(1)
+    budget.sweep(100.0)
+    assert (first.told, second.told) == (1, 0)
+    assert first.hold.grow(MIB)
+    budget.sweep(100.25)
+    assert second.told == 0, "one at a time"
+    first.hold.release()
+    budget.sweep(100.5)
+    assert second.told == 0, "something was given back"
+    budget.sweep(100.75)
+    assert second.told == 1, "its answer may be what the prompt waits for"
+    prompt.release()
 
 
 def test_whoever_is_released_waits_for_nothing_any_more() -> None:
@@ -276,8 +306,15 @@ class Books(RuleBasedStateMachine):
         assert self.budget.full == (held >= self.budget.limit)
 
     @invariant()
+    def what_waits_is_counted(self) -> None:
+        assert self.budget._stuck == sum(hold.size for hold in self.budget._waiting)
+
+    @invariant()
     def somebody_goes_on(self) -> None:
-        assert not self.movers or self.can_read()
+        if self.movers and not self.can_read():
+            self.sweep()
+            self.sweep()  # in which nothing was given back
+            assert not self.movers or self.can_read()
 
 
 TestBooks = Books.TestCase
