@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cpu_time import no_collection
 from fakes.connections import connected, database_url
 from fakes.relay import Relay
 from tollway.admission.authenticate import KeyHasher
@@ -477,15 +478,22 @@ async def test_a_file_that_cannot_be_written_is_said_once_and_harms_nobody(
             await configuration.close()
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    with no_collection():
+        yield
+
+
+@pytest.mark.usefixtures("uncollected")
 async def test_a_hundred_thousand_keys_load_at_once_and_change_one_by_one(postgres_url: str) -> None:
-    longest_s = 0.0
+    longest_s = 0.0  # of work between two turns of the loop: not of waiting for a processor that others have
 
     async def watch_the_loop() -> None:
         nonlocal longest_s
         while True:
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            longest_s = max(longest_s, time.perf_counter() - before)
+            longest_s = max(longest_s, time.thread_time() - before)
 
     def the_hash(number: int) -> KeyHash:
         return KeyHash(hashlib.sha256(str(number).encode()).digest())
@@ -495,11 +503,15 @@ async def test_a_hundred_thousand_keys_load_at_once_and_change_one_by_one(postgr
             "INSERT INTO tollway.virtual_keys (id, hash, hint) "
             "SELECT 'key_' || i, sha256(i::text::bytea), '…' FROM generate_series(1, 100000) i"
         )
+        began = time.perf_counter()
+        await psql.fetch("SELECT * FROM tollway.virtual_keys")
+        fetching_s = time.perf_counter() - began
         watching = asyncio.ensure_future(watch_the_loop())
         try:
-            began = time.perf_counter()
+            began, worked_s = time.perf_counter(), time.thread_time()
             async with following(postgres_url) as configuration:
-                assert time.perf_counter() - began < 3.0  # 0.6 s where nothing else runs
+                assert time.perf_counter() - began < 10 * fetching_s  # one and a half times
+                loading_s = time.thread_time() - worked_s
                 assert len(configuration.snapshot.keys) == 100_000
                 longest_s = 0.0
                 for number in range(1, 11):
@@ -511,7 +523,7 @@ async def test_a_hundred_thousand_keys_load_at_once_and_change_one_by_one(postgr
                 await until(lambda: configuration.snapshot.keys[the_hash(100_000)].requests_per_minute == 7, 5)
         finally:
             watching.cancel()
-        assert longest_s < 0.15  # 0.03 s where nothing else runs
+        assert longest_s < loading_s / 5  # a thirtieth
 
 
 async def test_many_edits_in_a_row_are_read_together(postgres_url: str) -> None:

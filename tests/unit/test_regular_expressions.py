@@ -10,7 +10,6 @@ import itertools
 import pkgutil
 import re
 import re._parser as parser
-import time
 from collections.abc import Callable, Iterator
 from heapq import nlargest
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 import tollway
+from cpu_time import QUADRATIC, cpu_seconds, growth
 
 SHORT, LONGER, LONG = 1_000, 16_000, 100_000
 LETTERS = " \ta0Z;:=,./\\\"'<>[]{}()-_\r\n@&#"
@@ -30,10 +30,6 @@ EXEMPT = (
     "tollway.controlplane.__main__",
 )
 """What meets only the texts of whoever runs the program, and what runs a process when it is imported."""
-
-
-TOO_LITTLE_S = 0.0005
-"""Less than this tells nothing: a quadratic expression takes far more at either of the longer lengths."""
 
 SOURCES = "".join(path.read_text() for path in Path(tollway.__path__[0]).rglob("*.py"))
 
@@ -91,17 +87,14 @@ def texts(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
     yield from itertools.product(sorted(beginnings), units, ("", "\0"))
 
 
-def seconds(run: Callable[[Any], object], pattern: re.Pattern[Any], made: tuple[str, str, str], length: int) -> float:
-    """Of the processor, for a busy machine makes waits, not work."""
+def text_of(pattern: re.Pattern[Any], made: tuple[str, str, str], length: int) -> str | bytes:
     beginning, unit, end = made
     text = beginning + unit * (length // len(unit)) + end
-    given = text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
-    best = float("inf")
-    for _ in range(1 if length == SHORT else 3):
-        began = time.thread_time()
-        run(given)
-        best = min(best, time.thread_time() - began)
-    return best
+    return text if isinstance(pattern.pattern, str) else text.encode("latin-1", "replace")
+
+
+def once(run: Callable[[Any], object], text: str | bytes) -> float:
+    return cpu_seconds(lambda: run(text), runs=1)
 
 
 def ways_of(name: str, pattern: re.Pattern[Any]) -> list[Callable[[Any], object]]:
@@ -115,21 +108,13 @@ def ways_of(name: str, pattern: re.Pattern[Any]) -> list[Callable[[Any], object]
 
 def quadratic(run: Callable[[Any], object], pattern: re.Pattern[Any]) -> str | None:
     """A text that takes longer than its length explains; None for an expression that is linear."""
-    taken = ((seconds(run, pattern, made, SHORT), made) for made in texts(pattern))
+    taken = ((once(run, text_of(pattern, made, SHORT)), made) for made in texts(pattern))
     slowest = [made for _, made in nlargest(12, taken)]
     lengths = [(made, LONGER) for made in slowest] + [(made, LONG) for made in slowest[:3]]
-    return next((repr(made) for made, n in lengths if grows_faster_than_the_text(run, pattern, made, n)), None)
-
-
-def grows_faster_than_the_text(
-    run: Callable[[Any], object], pattern: re.Pattern[Any], made: tuple[str, str, str], length: int
-) -> bool:
-    """Measured until it does not, for the machine may have been busy with something else."""
-    for _ in range(4):
-        quarter, whole = (seconds(run, pattern, made, length) for length in (length // 4, length))
-        if whole < 10 * quarter or whole < TOO_LITTLE_S:
-            return False
-    return True
+    for made, length in lengths:
+        if growth(run, text_of(pattern, made, length // 4), text_of(pattern, made, length)) > QUADRATIC:
+            return repr(made)
+    return None
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """An error keeps its message whatever shape it has, and nothing that it repeats of the request."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from linear import assert_linear
 
+from cpu_time import cpu_seconds, decoding_seconds
 from tollway.providers import problem
 from tollway.providers.problem import MAX_BODY, MAX_COMMAS, Problem, is_problem, read_problem, request_id_of
 from tollway.wire.json import Raw
@@ -159,14 +159,8 @@ def test_only_so_much_is_read() -> None:
     ids=lambda body: body[:12].decode(),
 )
 def test_the_worst_body_costs_little(body: bytes) -> None:
-    """As against decoding it once into nothing in particular."""
-    began = time.perf_counter()
-    read_problem(body, failed=True)
-    took = time.perf_counter() - began
-    began = time.perf_counter()
-    for _ in range(3):
-        body.decode("latin-1").upper().encode("latin-1").count(b"\n")
-    assert took < 100 * (time.perf_counter() - began) + 0.02
+    """As against as many bytes of plain JSON, of which none takes three times as long."""
+    assert cpu_seconds(lambda: read_problem(body, failed=True)) < 15 * decoding_seconds(len(body))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from golden import CHAT, asked, call, sections, streams
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpu_time import QUADRATIC, growth
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.providers import stream
 from tollway.providers.base import ChatResult, StreamDecoder
@@ -370,18 +370,13 @@ def test_a_long_text_may_hold_as_many_quotes_and_braces_as_it_likes(dialect: str
     "tiny", [b"data:{}\n\n", b"data:1\n\n", b":\n\n", b'data:{"choices":[]}\n\n', b"data:\n\n", b"\n"]
 )
 def test_many_tiny_events_take_no_longer_each(dialect: str, operation: str, tiny: bytes) -> None:
-    def seconds(count: int) -> float:
-        spent = []
-        for _ in range(3):
-            decoder = adapters(dialect)[operation].decoder(
-                call({"stream": True}) if operation == "chat/completions" else asked(operation, {"prompt": "a"})
-            )
-            begun = time.process_time()
-            decoder.feed(b": a\n\n" + tiny * count)
-            spent.append(time.process_time() - begun)
-        return min(spent)
+    adapter = adapters(dialect)[operation]
+    made = call({"stream": True}) if operation == "chat/completions" else asked(operation, {"prompt": "a"})
 
-    assert seconds(8_000) < 80 * seconds(400) + 0.05  # linear: 20; quadratic: 400
+    def read(events: bytes) -> None:
+        adapter.decoder(made).feed(b": a\n\n" + events)
+
+    assert growth(read, tiny * 2_000, tiny * 8_000) < QUADRATIC
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
