@@ -20,7 +20,7 @@ from tollway.domain.refusals import (
     Refusal,
     RevokedKey,
 )
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.routing.snapshot import KeyGrant
 from tollway.wire.openai_errors import to_http
 

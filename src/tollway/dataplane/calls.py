@@ -10,7 +10,7 @@ from tollway.domain.asked import Asked, NoUsage
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import Refusal
 from tollway.http1.answer import Answer
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.providers.base import Adapter
 from tollway.routing.snapshot import KeyGrant, Snapshot, Target
 

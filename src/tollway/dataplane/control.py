@@ -9,7 +9,7 @@ from tollway.dataplane.reporting import report
 from tollway.dataplane.world import World
 from tollway.domain.refusals import BadKey, ControlPlaneAway, Refusal
 from tollway.http1.errors import UpstreamError
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.routing.snapshot import KeyGrant
 
 MAX_REQUEST = 64 * 1024

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tollway.dataplane.world import World
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 
 _HEAD = b"content-type: application/json\r\ncache-control: no-store\r\nx-request-id: %b\r\n"
 

@@ -10,7 +10,7 @@ from tollway.dataplane.serve import admit, identify
 from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
 from tollway.domain.refusals import ModelNotAllowed, ModelNotFound, Refusal
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.routing.snapshot import NO_MODEL, Target
 from tollway.wire.models import Model, model_list, model_object
 

@@ -25,7 +25,7 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest, ProviderKeyRequired, Refusal
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import MessageError, UpstreamError
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.providers.passage import DIALECT, PassageStream, clean_errors, judge
 from tollway.providers.signing.bearer import text_without_secret
 from tollway.routing.snapshot import DEFAULT_PROVIDER, Provider, Target

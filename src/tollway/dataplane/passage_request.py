@@ -8,7 +8,7 @@ from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
 from tollway.domain.refusals import BadRequest
 from tollway.http1.errors import MessageError
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.wire.multipart import MultipartFields, boundary_of
 from tollway.wire.paths import ModelIn, PathRule
 from tollway.wire.relayed_call import RelayedCall, parse_relayed

@@ -18,7 +18,7 @@ from tollway.dataplane.passage import serve_passage
 from tollway.dataplane.serve import Parse, reading, serve
 from tollway.dataplane.world import World
 from tollway.domain.refusals import BadRequest, Overloaded
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.wire.chat_request import parse_chat
 from tollway.wire.completion_request import parse_completion
 from tollway.wire.embeddings_request import parse_embeddings

@@ -34,7 +34,7 @@ from tollway.domain.refusals import (
     TooLarge,
     TooManyAtOnce,
 )
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.routing.plan import plan
 from tollway.routing.retry import Step, decide, repeat_pause_s
 from tollway.routing.snapshot import KeyGrant, Target

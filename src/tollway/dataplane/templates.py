@@ -1,6 +1,6 @@
 """The paths of requests as a log may name them: of a closed set, with names in braces for what clients put there."""
 
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 from tollway.wire.paths import find
 
 SERVED = frozenset(

@@ -12,7 +12,7 @@ from tollway.http1.framing import NO_LIMIT, body_decoder
 from tollway.http1.head import RequestHead
 
 if TYPE_CHECKING:
-    from tollway.http1.server import Connection
+    from tollway.http1.inbound import Connection
 
 ONE_WRITE: Final = 64 * 1024
 """Bytes of a body above which it is written by itself rather than copied behind its head."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tollway.http1.budget import Budget
+from tollway.http1.exchange import Request
 from tollway.http1.limits import ServerLimits
-from tollway.http1.server import Handler, Request, Server
+from tollway.http1.server import Handler, Server
 
 PATIENCE_S = 5.0
 """How long something that must happen may take before the test fails."""

@@ -20,10 +20,11 @@ from fakes.freed import MIB, no_collector, peer
 from tollway.http1 import connection, exchange
 from tollway.http1.answer import Response, StreamedResponse
 from tollway.http1.errors import MessageError, UpstreamError
+from tollway.http1.exchange import Request
+from tollway.http1.inbound import Connection
 from tollway.http1.limits import ClientLimits
 from tollway.http1.origin import Origin
 from tollway.http1.proxy import Proxies, Proxy
-from tollway.http1.server import Connection, Request
 from tollway.http1.tls import TlsChannel
 
 KINDS = (

@@ -9,7 +9,7 @@ import uvloop
 from hypothesis import example, given
 from serving import Serving, Wire, serving
 
-from tollway.http1.server import Request
+from tollway.http1.exchange import Request
 
 LINES = [b"GET /a HTTP/1.1", b"POST /b?c HTTP/1.1", b"HEAD /d HTTP/1.1", b"OPTIONS * HTTP/1.0", b"PUT /e HTTP/1.0"]
 LINES += [b"GET http://a/b HTTP/1.1", b"POST HTTPS://[::1]:80 HTTP/1.1", b"GET http:// HTTP/1.1"]

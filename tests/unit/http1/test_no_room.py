@@ -18,9 +18,9 @@ from test_client import fetch, fresh_client, soon
 
 from tollway.http1.budget import COUNTED, WINDOW_S, Budget
 from tollway.http1.errors import ConnectFailed, NoRoom
+from tollway.http1.exchange import Request
 from tollway.http1.limits import ClientLimits
 from tollway.http1.origin import Origin
-from tollway.http1.server import Request
 
 MIB = 1 << 20
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"

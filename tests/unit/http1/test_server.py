@@ -11,7 +11,9 @@ import trustme
 from serving import Wire, echo, eventually, serving
 
 from tollway.http1.errors import BodyTooLarge
-from tollway.http1.server import Connection, Handler, Request
+from tollway.http1.exchange import Request
+from tollway.http1.inbound import Connection
+from tollway.http1.server import Handler
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"

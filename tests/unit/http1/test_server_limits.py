@@ -7,8 +7,9 @@ import pytest
 from serving import Wire, echo, eventually, serving
 
 from tollway.http1.errors import SlowBody
+from tollway.http1.exchange import Request, ResponseStream
 from tollway.http1.head import MAX_HEADERS
-from tollway.http1.server import Connection, Request, ResponseStream
+from tollway.http1.inbound import Connection
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
