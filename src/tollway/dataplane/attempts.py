@@ -193,7 +193,7 @@ async def first_event(world: World, response: StreamedResponse, decoder: StreamD
         if not piece:  # what is large here is a whole answer in place of a stream
             return held + (decoder.close() if taken <= AT_ONCE_BYTES else await world.offload.run(decoder.close))
         taken += len(piece)
-        large, begun = begun > AT_ONCE_BYTES, begun_bytes(begun, piece)
+        large, begun = max(begun, len(piece)) > AT_ONCE_BYTES, begun_bytes(begun, piece)
         response.keeps(len(held) + begun)
         held += await world.offload.run(decoder.feed, piece) if large else decoder.feed(piece)
     return held

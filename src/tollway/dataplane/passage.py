@@ -231,6 +231,8 @@ class PassageRelay(Relay):
             super().keep_alive(now, after_s)
 
     def _feed(self, piece: bytes) -> bool:
+        if len(piece) > AT_ONCE_BYTES and self._decoder.is_events:
+            return self._put_off(piece)
         return self._pass_on(piece, self._decoder.feed(piece))
 
     def _pass_on(self, piece: bytes, frames: bytes) -> bool:

@@ -75,9 +75,9 @@ class Relay:
             while True:
                 self._response.attach(self._feed)
                 await self._response.finished()
-                if self._response.complete:
+                if not self._response.detached:
                     break
-                await self._feed_large()
+                await self._feed_beside()
             self._send(decoder.close())
             failure = decoder.failure
         except _ProviderFailedError:
@@ -128,6 +128,8 @@ class Relay:
 
     def _feed(self, piece: bytes) -> bool:
         """The next piece of the provider's answer, straight from its connection; whether there was anything in it."""
+        if len(piece) > AT_ONCE_BYTES:
+            return self._put_off(piece)
         decoder = self._decoder
         frames = decoder.feed(piece)
         if frames and not (self._unfinished or decoder.done or decoder.failure is not None):
@@ -136,10 +138,19 @@ class Relay:
             return True
         return self._pass_on(piece, frames)
 
-    async def _feed_large(self) -> None:
-        """The pieces of a large event, in turn: what becomes of its last one takes too long for the event loop."""
-        while self._unfinished > AT_ONCE_BYTES and (piece := await self._response.read()):
-            self._pass_on(piece, await self._world.offload.run(self._decoder.feed, piece))
+    def _put_off(self, piece: bytes) -> bool:
+        """So many events at once take too long for the event loop."""
+        self._response.detach(piece)
+        return not piece.startswith(b":")
+
+    async def _feed_beside(self) -> None:
+        """The pieces of a large event, or of many events, in turn and beside the event loop, while they are large."""
+        while piece := await self._response.read():
+            for start in range(0, len(piece), AT_ONCE_BYTES):
+                part = piece[start : start + AT_ONCE_BYTES]
+                self._pass_on(part, await self._world.offload.run(self._decoder.feed, part))
+            if len(piece) <= AT_ONCE_BYTES and self._unfinished <= AT_ONCE_BYTES:
+                return
 
     def _pass_on(self, piece: bytes, frames: bytes) -> bool:
         self._note_unfinished(piece, frames)

@@ -295,16 +295,21 @@ class StreamedResponse(Answer, eq=False):
         self.detached = False
         if self.line is not None:
             self.sink = sink
-        pieces, self.pieces = self.pieces, []
-        self.held = 0
-        for piece in pieces:
+        while self.pieces and not self.detached:
+            piece = self.pieces.pop(0)
+            self.held -= len(piece)
             sink(piece)
-        self._taken()
+        if not self.detached:
+            self._taken()
 
-    def detach(self) -> None:
-        """Keep what comes from now on for ``read``, or for the next sink; ``finished`` returns."""
+    def detach(self, piece: bytes = b"") -> None:
+        """Keep what comes from now on, and ``piece`` before it, for ``read`` or the next sink; ``finished`` returns."""
         self.sink = None
         self.detached = True
+        if piece:
+            self.pieces.insert(0, piece)
+            self.held += len(piece)
+            self.keep(self.held + self.kept)
         self.wake()
 
     async def finished(self) -> None:

@@ -3,7 +3,8 @@
 1. An answer that ends in any way but completely ends the connection.
 2. A connection is used again only if the answer was framed, nothing followed it, and our request had gone out whole.
 3. Bytes that arrive while no answer is awaited end the connection: they could only be taken for the next call's.
-4. Whoever gives an answer up first checks ``connection.answer is answer``: the connection may belong to another by now.
+4. What comes fast is read a piece in each turn of the loop, so that others have theirs.
+5. Whoever gives an answer up first checks ``connection.answer is answer``: the connection may belong to another by now.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from tollway.http1.errors import (
 )
 from tollway.http1.framing import Body, UntilCloseBody, body_decoder
 from tollway.http1.head import parse_response_head
-from tollway.http1.limits import ClientLimits
+from tollway.http1.limits import TURN_BYTES, ClientLimits
 from tollway.http1.origin import Origin
 from tollway.http1.proxy import Proxy
 
@@ -55,6 +56,7 @@ class Connection(asyncio.Protocol):
         "_keeper",
         "_paused",
         "_proxy",
+        "_resting",
         "answer",
         "full",
         "origin",
@@ -72,7 +74,8 @@ class Connection(asyncio.Protocol):
         self._interim = 0
         self._answered = False
         self._keep_alive = True
-        self._paused = False
+        self._paused = False  # by the answer
+        self._resting = False  # until the next turn of the loop
         self.full = False
         self.answer: Answer | None = None
         self.origin = origin
@@ -106,14 +109,16 @@ class Connection(asyncio.Protocol):
         """Stop reading until ``resume``."""
         if not self._paused:
             self._paused = True
-            self._channel.pause_reading()
+            if not self._resting:
+                self._channel.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
         if self._paused:
             self._paused = False
             self._heard = True
-            self._channel.resume_reading()
+            if not self._resting:
+                self._channel.resume_reading()
 
     def cut(self) -> None:
         """End the connection at once, and leave the answer to the caller."""
@@ -157,6 +162,8 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
+        if len(data) >= TURN_BYTES:
+            self._give_way()
         body = self._body
         if body is None:
             self._read_head(data)
@@ -204,6 +211,18 @@ class Connection(asyncio.Protocol):
             self.answer.wake()
 
     # Inside.
+
+    def _give_way(self) -> None:
+        """Read no more in this turn of the loop."""
+        if not self._resting and not self._paused:
+            self._resting = True
+            self._channel.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._resting = False
+        if not self._paused and not self._channel.is_closing():
+            self._channel.resume_reading()
 
     def _read_head(self, data: bytes) -> None:
         answer = self.answer

@@ -18,6 +18,7 @@ from tollway.http1.budget import COUNTED, Hold
 from tollway.http1.errors import BadHead, HeadTooLarge, MessageError, SlowBody, SlowHead, TooManyConnections
 from tollway.http1.exchange import ANSWERED, OPEN, STATUS_LINES, Request, ResponseStream, Upload
 from tollway.http1.handshakes import Handshake
+from tollway.http1.limits import TURN_BYTES
 
 if TYPE_CHECKING:
     from tollway.http1.server import Server
@@ -105,6 +106,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.phase:
             self._receive(data)
+            if len(data) >= TURN_BYTES and self._reading:
+                self._pause_reading()  # others have their turn; we go on in the loop's next one
+                self.server.loop.call_soon(self._resume_reading)
             return
         end = data.find(_END_OF_HEAD) + 4
         if end < 4 or end > self.server.limits.max_head:

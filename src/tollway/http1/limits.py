@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from tollway.http1.head import MAX_HEADERS
 
+TURN_BYTES = 128 * 1024
+"""After so much in one piece, a connection reads on only in the next turn of the event loop: libuv would read 32 of
+its buffers of 256 KiB in one go from a peer that is fast enough, and all others would wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:

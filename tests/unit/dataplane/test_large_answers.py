@@ -77,7 +77,31 @@ async def test_large_events_come_in_their_turn(
     chunks = [json.loads(frame) for frame in frames]
     assert text_of(chunks) == "".join(texts)
     assert chunks[-1]["usage"]["total_tokens"] == 16
-    assert max(on_the_loop, default=0) < MIB, "what came in one piece with its end is as long as one read of the socket"
+    assert max(on_the_loop, default=0) <= 2 * AT_ONCE_BYTES
+
+
+@pytest.mark.parametrize("size", [100_000, 8 * MIB])
+async def test_many_events_at_once_are_read_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Also where each of them is small."""
+    fed: list[int] = []
+    loop_thread = threading.get_ident()
+    feed = ChatStream.feed
+
+    def noted(self: Any, chunk: bytes) -> bytes:
+        if threading.get_ident() == loop_thread:
+            fed.append(len(chunk))
+        return feed(self, chunk)
+
+    monkeypatch.setattr(ChatStream, "feed", noted)
+    texts = [str(number) for number in range(20_000)]
+    said = answer(*map(content, texts), content("", "stop"), USAGE, DONE, size=size)
+    async with peer(said, "close") as provider, running_worker(tmp_path, f"http://127.0.0.1:{provider.port}") as worker:
+        *frames, last = await frames_of(worker)
+    assert last == "[DONE]"
+    assert text_of([json.loads(frame) for frame in frames]) == "".join(texts)
+    assert max(fed, default=0) <= AT_ONCE_BYTES
 
 
 async def test_small_events_stay_on_the_loop(tmp_path: Path, on_the_loop: list[int]) -> None:

@@ -339,6 +339,23 @@ async def test_a_stream_may_be_pushed_pulled_and_pushed_again() -> None:
         assert pulled + b"".join(pushed[1:]) == b"bc"
 
 
+async def test_a_sink_may_give_its_piece_back_and_nothing_changes_places() -> None:
+    pieces = [b"a", b"b", b"c"]
+    async with (
+        scripted([read, send(CHUNKED + b"".join(map(chunk, pieces)) + b"0\r\n\r\n")]) as upstream,
+        fresh_client() as client,
+    ):
+        response = await opened(client, upstream.origin)
+        while not response.complete:
+            await asyncio.sleep(0.001)
+        response.pieces = pieces.copy()
+        response.attach(response.detach)
+        await response.finished()
+        assert response.detached
+        assert await response.read() == b"abc"
+        assert response.held == 0
+
+
 async def test_the_deadline_ends_a_paused_stream() -> None:
     async with scripted([read, send(CHUNKED + chunk(b"a"))]) as upstream, fresh_client() as client:
         response = await opened(client, upstream.origin, deadline=soon(0.05))
