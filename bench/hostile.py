@@ -20,6 +20,8 @@ class Request(NamedTuple):
     body: Callable[[], bytes]
     """Made when it is needed: all of them together would not fit into memory."""
     content_type: str = "application/json"
+    framing: str = ""
+    """Instead of the body's length."""
 
 
 class Answer(NamedTuple):
@@ -28,6 +30,9 @@ class Answer(NamedTuple):
     dialect: str
     body: Callable[[], bytes]
     streams: bool = False
+    path: str = "/v1/chat/completions"
+    asks: bytes = b'"messages":[{"role":"user","content":"a"}]'
+    """How the client calls for it."""
 
 
 def _filled(before: bytes, unit: bytes, after: bytes, size: int = SIZE) -> Callable[[], bytes]:
@@ -77,6 +82,20 @@ REQUESTS: Mapping[str, Request] = {
     "inputs to moderate": Request(
         "/v1/moderations", _filled(b'{"model":"omni-moderation-latest","input":[', b'{"type":"text"},', b"{}]}")
     ),
+    "a part of escapes": Request("/v1/chat/completions", _filled(_CHAT + b'[{"type":"x","w":"', b'\\"', b'"}]}]}')),
+    "a part of escapes in a response": Request(
+        "/v1/responses",
+        _filled(b'{"model":"gpt-4o","input":[{"role":"user","content":[{"type":"x","w":"', b"\\n", b'"}]}]}'),
+    ),
+    "thoughts of escapes": Request(
+        "/v1/chat/completions",
+        _filled(_CHAT + b'"a"},{"role":"assistant","content":"a","reasoning_details":[{"text":"', b'\\"', b'"}]}]}'),
+    ),
+    "chunks of one byte": Request(
+        "/v1/chat/completions",
+        lambda: b"1\r\na\r\n" * (SIZE // 12) + b"0\r\n\r\n",
+        framing="Transfer-Encoding: chunked",
+    ),
     "a content type of blanks": Request(
         "/v1/audio/transcriptions", lambda: b"{}", "multipart/form-data; a=b" + " " * 60_000 + "x"
     ),
@@ -115,7 +134,64 @@ def _new_choices() -> bytes:
     )
 
 
+def _nameless_calls() -> bytes:
+    arguments = b"i" * 63_000
+    return b"".join(
+        b'data: {"choices":[{"index":%d,"delta":{"tool_calls":[{"index":%d,"function":{"arguments":"%b"}}]}}]}\n\n'
+        % (number % 9, number // 9, arguments)
+        for number in range(4 * SIZE // len(arguments))
+    )
+
+
+def _vectors() -> bytes:
+    vector = b"AACAPwAAgD8" * 4096  # all but whole numbers
+    return b'{"data":[%b{}]}' % (b'{"index":0,"embedding":"%b"},' % vector * (SIZE // len(vector)))
+
+
+_INPUT = b'"input":"a"'
+
 ANSWERS: Mapping[str, Answer] = {
+    "no UTF-8": Answer(
+        "openai", _filled(b'{"choices":[{"index":0,"message":{"content":"', b"\xff", b'"}}]}', 2 * SIZE)
+    ),
+    "half a character before escapes": Answer(
+        "openai", _filled(b'{"choices":[{"index":0,"message":{"content":"\\ud800', b"\\n", b'"}}]}', 2 * SIZE)
+    ),
+    "no number before escapes": Answer(
+        "mistral", _filled(b'{"a":NaN,"choices":[{"index":0,"message":{"content":"', b"\\n", b'"}}]}', 2 * SIZE)
+    ),
+    "vectors in the other encoding": Answer(
+        "openai", _vectors, path="/v1/embeddings", asks=_INPUT + b',"encoding_format":"float"'
+    ),
+    "one vector in the other encoding": Answer(
+        "openai",
+        _filled(b'{"data":[{"index":0,"embedding":"', b"AACAPwAAgD8A", b'"}]}', 2 * SIZE),
+        path="/v1/embeddings",
+        asks=_INPUT + b',"encoding_format":"float"',
+    ),
+    "small odd events": Answer("openai", _filled(_SAID, b'data: {"choices":null,"error":{}}\n\n', b""), streams=True),
+    "texts elsewhere": Answer("mistral", _filled(_SAID, b'data: {"content":"aaaaaaaaa"}\n\n', b""), streams=True),
+    "one letter an event": Answer("openai", _filled(_SAID, _SAID, b""), streams=True),
+    "one letter an event that passes": Answer(
+        "openai",
+        _filled(b"", b'data: {"type":"response.output_text.delta","delta":"a"}\n\n', b""),
+        streams=True,
+        path="/v1/responses",
+        asks=_INPUT,
+    ),
+    "errors that pass": Answer(
+        "openai",
+        _filled(
+            b'data: {"type":"response.created"}\n\ndata: {"error":{"message":"no"}}\n\ndata: {"error":[',
+            b'"a-1:a-1:a-1",',
+            b'""]}\n\n',
+            SIZE // 2,
+        ),
+        streams=True,
+        path="/v1/responses",
+        asks=_INPUT,
+    ),
+    "calls without a name": Answer("openai", _nameless_calls, streams=True),
     "choices": Answer("openai", _filled(b'{"choices":[', b"{},", b"{}]}")),
     "choices of Mistral's": Answer("mistral", _filled(b'{"choices":[', b'{"message":{}},', b'{"message":{}}]}')),
     "calls of tools": Answer(

@@ -45,8 +45,8 @@ def _calls() -> Iterator[tuple[str, Request]]:
         yield f"request: {name}", request
     for number, (name, answer) in enumerate(ANSWERS.items()):
         stream = b',"stream":true' if answer.streams else b""
-        body = b'{"model":"hostile-%d","messages":[{"role":"user","content":"a"}]%b}' % (number, stream)
-        yield f"answer: {name}", Request("/v1/chat/completions", partial(bytes, body))
+        body = b'{"model":"hostile-%d",%b%b}' % (number, answer.asks, stream)
+        yield f"answer: {name}", Request(answer.path, partial(bytes, body))
 
 
 @contextmanager
@@ -82,9 +82,10 @@ async def _beside(program: Program, request: Request) -> tuple[float, float, str
 async def _call(program: Program, request: Request, body: bytes) -> str:
     """The status of the answer, whose bytes are read and dropped."""
     reader, writer = await asyncio.open_connection("127.0.0.1", program.port)
+    framing = request.framing or f"Content-Length: {len(body)}"
     writer.write(
-        f"POST {request.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.content_type}\r\n"
-        f"Content-Length: {len(body)}\r\nAuthorization: Bearer {program.key}\r\nConnection: close\r\n\r\n".encode()
+        f"POST {request.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.content_type}\r\n{framing}\r\n"
+        f"Authorization: Bearer {program.key}\r\nConnection: close\r\n\r\n".encode()
     )
     status = b""
     try:
