@@ -139,6 +139,19 @@ async def test_the_official_library_joins_an_odd_call(tenant: Tenant) -> None:
     assert (call.id, call.function.name, call.function.arguments) == ("call_A", "f", '{"a":1}')
 
 
+@pytest.mark.parametrize("status", [201, 202, 203])
+async def test_any_status_of_success_is_one(tenant: Tenant, status: int) -> None:
+    stream_head = STREAM_HEAD.replace(b" 200 ", b" %d " % status)
+    tenant.openai.answers(raw(stream_head, chunk("Hello"), chunk(None, "stop"), DONE, LAST_CHUNK))
+    async with tenant.stream() as stream:
+        assert text_of(await stream.chunks()) == "Hello"
+    message = {"role": "assistant", "content": "Hello"}
+    body = {**HEAD, "object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    tenant.openai.answers(reply(status, body))
+    assert (await tenant.chat()).status == 200
+    assert [entry["outcome"] for entry in await tenant.ledger(2)] == ["ok", "ok"]
+
+
 async def test_a_whole_answer_is_completed(tenant: Tenant) -> None:
     function = {"name": "f", "arguments": {"a": 1}}
     message = {"role": "assistant", "content": None, "tool_calls": [{"id": "", "function": function}]}

@@ -21,7 +21,7 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.http1.answer import Response, StreamedResponse
 from tollway.http1.errors import UpstreamError
-from tollway.providers.base import Adapter, ChatResult, SplittingAdapter, StreamDecoder
+from tollway.providers.base import Adapter, ChatResult, SplittingAdapter, StreamDecoder, is_good
 from tollway.providers.classify import NO_ANSWER
 from tollway.routing.snapshot import Target
 from tollway.wire.structure import OF_ANSWERS, fits
@@ -109,7 +109,7 @@ async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult |
     )
     attempt.status = reply.status
     assert attempt.adapter is not None
-    headers = reply.headers if reply.status == 200 else dated_headers(world, attempt, reply.headers)
+    headers = reply.headers if is_good(reply.status) else dated_headers(world, attempt, reply.headers)
     if reply.received <= AT_ONCE_BYTES:
         return attempt.adapter.decode(reply.status, headers, reply.body, attempt.call.asked)
     return await world.offload.run(_decode_large, attempt.adapter, headers, reply, attempt.call.asked)
@@ -140,7 +140,7 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
         response = await open_answer(world, attempt)
         attempt.status = response.status
         assert attempt.adapter is not None
-        if response.status != 200:
+        if not is_good(response.status):
             body = await error_body(response)
             return attempt.adapter.classify(response.status, dated_headers(world, attempt, response.headers), body)
         decoder = attempt.adapter.decoder(attempt.call.asked)

@@ -20,6 +20,7 @@ from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import Price
 from tollway.domain.usage import Usage
 from tollway.observe.metrics import Metrics
+from tollway.providers.base import is_good
 from tollway.wire.estimate import output_tokens_estimate
 
 _log = logging.getLogger("tollway.books")
@@ -171,7 +172,7 @@ class Books:
         cut, answer = attempt.call.cut, attempt.answer
         if answer is not None:
             attempt.status = answer.status
-        if cut is None and answer is not None and answer.sent and attempt.status in (0, 200):
+        if cut is None and answer is not None and answer.sent and (not attempt.status or is_good(attempt.status)):
             self.charge(attempt, CLIENT_GONE, None, 0, partial=True)
         else:
             self.waive(attempt, CLIENT_GONE if cut is None else cut.value)

@@ -26,6 +26,7 @@ from tollway.domain.refusals import BadRequest, ProviderKeyRequired, Refusal
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import MessageError, UpstreamError
 from tollway.http1.exchange import Request
+from tollway.providers.base import is_good
 from tollway.providers.passage import DIALECT, PassageStream, clean_errors, judge
 from tollway.providers.signing.bearer import text_without_secret
 from tollway.routing.snapshot import DEFAULT_PROVIDER, Provider, Target
@@ -106,7 +107,7 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
     try:
         response = await _send(world, attempt)
         attempt.status = response.status
-        if not 200 <= response.status < 300:
+        if not is_good(response.status):
             return await _judged(world, attempt, response)
         metered = attempt.call.request.method == b"POST"  # what was used for a stored answer has been billed
         decoder = PassageStream(response.headers.get(b"content-type", b""), metered=metered)

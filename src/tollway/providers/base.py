@@ -12,6 +12,11 @@ from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 
 
+def is_good(status: int) -> bool:
+    """Whether an HTTP status says that the body is an answer, and no error."""
+    return 200 <= status < 300
+
+
 class UpstreamRequest(NamedTuple):
     """What to POST. Method, host, base path, credential and framing are the caller's."""
 

@@ -1,6 +1,6 @@
 """How much one answer of a provider may hold, whatever it is made of."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -27,6 +27,10 @@ ALWAYS_CHEAP = UNCOUNTED_BYTES
 """Bytes that can be taken apart whatever they are made of."""
 
 _LETTERS = b'",:{['
+
+
+Index = Annotated[int, msgspec.Meta(ge=0)]
+"""The place of a choice. A negative one is none."""
 
 
 def is_cheap(json: bytes, most: int = MAX_PARTS) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
-from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.openai_repairs import put_cap, with_image_objects
 from tollway.providers.openai_reply import whole
 from tollway.providers.openai_stream import OpenAIStream
@@ -44,10 +44,10 @@ class OpenAIChat:
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: ChatCall
     ) -> ChatResult | UpstreamFailure:
         """The body as it came, if it is a chat answer as clients take it; else mended, if it can be."""
-        return whole(body, call) if status == 200 else classify.classify(status, headers, body)
+        return whole(body, call) if is_good(status) else classify.classify(status, headers, body)
 
     def classify(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
-        """Why an answer with another status than 200 failed."""
+        """Why an answer whose status says so failed."""
         return classify.classify(status, headers, body)
 
     def decoder(self, call: ChatCall) -> OpenAIStream:

@@ -8,8 +8,8 @@ import msgspec
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify, tidy
-from tollway.providers.base import ChatResult, UpstreamRequest
-from tollway.providers.bounds import EXTRA_CHOICES, MAX_REPLY_PARTS, is_cheap
+from tollway.providers.base import ChatResult, UpstreamRequest, is_good
+from tollway.providers.bounds import EXTRA_CHOICES, MAX_REPLY_PARTS, Index, is_cheap
 from tollway.providers.chunk_repairs import size_of
 from tollway.providers.openai import put_stream_options
 from tollway.providers.openai_stream import Event, PassingStream
@@ -25,7 +25,7 @@ _PATH = b"/completions"
 
 class _Choice(msgspec.Struct, gc=False):
     text: str
-    index: int
+    index: Index
     finish_reason: str | None = None
 
 
@@ -74,10 +74,10 @@ class OpenAICompletions:
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: CompletionCall
     ) -> ChatResult | UpstreamFailure:
         """The body as it came, if it is a completion as clients take it; else mended, if it can be."""
-        return _whole(body, call) if status == 200 else classify.classify(status, headers, body)
+        return _whole(body, call) if is_good(status) else classify.classify(status, headers, body)
 
     def classify(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
-        """Why an answer with another status than 200 failed."""
+        """Why an answer whose status says so failed."""
         return classify.classify(status, headers, body)
 
     def decoder(self, call: CompletionCall) -> "CompletionStream":

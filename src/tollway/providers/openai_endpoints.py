@@ -12,7 +12,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 from tollway.providers import classify
-from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.bounds import ALWAYS_CHEAP
 from tollway.providers.quirks import USUAL, Quirks
 from tollway.providers.unstreamed import Unstreamed
@@ -103,7 +103,7 @@ def _read(
     status: int, headers: Mapping[bytes, bytes], body: bytes, decode: Callable[[bytes | Raw], T], items: int
 ) -> T | UpstreamFailure:
     """The answer, if it has not far more members than so many items can have."""
-    if status != 200:
+    if not is_good(status):
         return classify.classify(status, headers, body)
     if len(body) > ALWAYS_CHEAP and body.count(b":") > MAX_MEMBERS_EACH * (items + 1):
         return classify.NO_ANSWER

@@ -12,7 +12,7 @@ class Unstreamed:
     """To be inherited by an :class:`~tollway.providers.base.Adapter` of such an operation."""
 
     def classify(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
-        """Why an answer with another status than 200 failed."""
+        """Why an answer whose status says so failed."""
         return classify.classify(status, headers, body)
 
     def decoder(self, call: Any) -> StreamDecoder:

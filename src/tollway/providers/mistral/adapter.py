@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
-from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.mistral.draft import Draft
 from tollway.providers.mistral.history import put_messages
 from tollway.providers.mistral.parameters import RULES, put_parameters
@@ -40,10 +40,10 @@ class MistralChat:
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: ChatCall
     ) -> ChatResult | UpstreamFailure:
         """The answer in OpenAI's format."""
-        return whole(body, call) if status == 200 else classify.classify(status, headers, body)
+        return whole(body, call) if is_good(status) else classify.classify(status, headers, body)
 
     def classify(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
-        """Why an answer with another status than 200 failed."""
+        """Why an answer whose status says so failed."""
         return classify.classify(status, headers, body)
 
     def decoder(self, call: ChatCall) -> MistralStream:

@@ -14,7 +14,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 from tollway.providers import classify
-from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.mistral.draft import Draft, unsupported, unsupported_value
 from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_parameters
 from tollway.providers.unstreamed import Unstreamed
@@ -53,7 +53,7 @@ class MistralEmbeddings(Unstreamed):
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: EmbeddingsCall
     ) -> ChatResult | UpstreamFailure:
         """The answer to one part in OpenAI's format, its embeddings counted from 0."""
-        return _whole(body, call) if status == 200 else classify.classify(status, headers, body)
+        return _whole(body, call) if is_good(status) else classify.classify(status, headers, body)
 
     def join(self, results: Sequence[ChatResult]) -> ChatResult:
         """One answer, the embeddings counted through; its usage is known if that of every part is."""

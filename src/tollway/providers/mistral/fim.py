@@ -7,7 +7,7 @@ import msgspec
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
-from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.mistral.draft import Draft, unsupported
 from tollway.providers.mistral.parameters import RULES as CHAT
 from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_parameters
@@ -44,10 +44,10 @@ class MistralCompletions:
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: CompletionCall
     ) -> ChatResult | UpstreamFailure:
         """The answer in OpenAI's format."""
-        return _whole(body, _as_chat(call)) if status == 200 else classify.classify(status, headers, body)
+        return _whole(body, _as_chat(call)) if is_good(status) else classify.classify(status, headers, body)
 
     def classify(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> UpstreamFailure:
-        """Why an answer with another status than 200 failed."""
+        """Why an answer whose status says so failed."""
         return classify.classify(status, headers, body)
 
     def decoder(self, call: CompletionCall) -> "FimStream":

@@ -10,7 +10,7 @@ import msgspec
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
-from tollway.providers.base import ChatResult, UpstreamRequest
+from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.mistral.draft import Draft, unsupported_value
 from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_parameters
 from tollway.providers.unstreamed import Unstreamed
@@ -55,7 +55,7 @@ class MistralModerations(Unstreamed):
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: ModerationCall
     ) -> ChatResult | UpstreamFailure:
         """The answer in OpenAI's format."""
-        return _whole(body, call) if status == 200 else classify.classify(status, headers, body)
+        return _whole(body, call) if is_good(status) else classify.classify(status, headers, body)
 
 
 # --- the request --------------------------------------------------------------------------------------------
