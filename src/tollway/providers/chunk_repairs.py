@@ -14,8 +14,9 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
+from tollway.providers.bounds import Index
 from tollway.providers.reasons import Ending
-from tollway.providers.tool_numbers import MAX_CALLS, CallNumbers, Place, real
+from tollway.providers.tool_numbers import MAX_CALLS, Call, CallNumbers, Place, real
 from tollway.wire.json import UNSET, Raw, Unset, decoder, encode, is_null, members
 
 
@@ -33,6 +34,15 @@ class ToolCall(msgspec.Struct, gc=False):
     id: str | Unset | None = UNSET
     type: str | Unset | None = UNSET
     function: CalledFunction | None = None
+    custom: Raw | Unset = UNSET
+    # where servers forget the function around them; what is here is read a second time (``tidy.py``)
+    name: Unset | None = UNSET
+    arguments: Unset | None = UNSET
+
+    @property
+    def kind(self) -> str:
+        """Its type, where it is left out the one that its members show."""
+        return real(self.type) or (_CUSTOM if isinstance(self.custom, Raw) else _FUNCTION)
 
 
 class Said(msgspec.Struct, gc=False):
@@ -50,7 +60,7 @@ class Said(msgspec.Struct, gc=False):
 class Choice(msgspec.Struct, gc=False):
     """What is looked at of a choice in a chunk."""
 
-    index: int
+    index: Index
     delta: Said
     finish_reason: str | None = None
 
@@ -64,8 +74,8 @@ class Progress(Ending):
         super().__init__()
         self.role_told = False
         self.numbers: CallNumbers | None = None
-        self.function = ""
-        """The name of a call in the form from before there were tools."""
+        self.function = Call()
+        """In the form from before there were tools."""
 
 
 def said_bytes(said: Said) -> int:
@@ -114,13 +124,13 @@ class _Edit(NamedTuple):
     """Whether it is to be told although it is not there; None where it stays as it is, False where it goes."""
     calls: Sequence[Place | None]
     """Where the calls belong, if one of them says otherwise."""
-    function: bool
-    """The name of the function was told before, or there is none."""
+    function: str | None
+    """The name of a function as it is to be told, empty where it goes; None where it stays as it is."""
 
 
 _as_objects = decoder(list[dict[str, Raw]])
 
-_FUNCTION = "function"
+_FUNCTION, _CUSTOM = "function", "custom"
 
 
 def mended(data: bytes, choices: Sequence[Choice], known: Mapping[int, Progress]) -> bytes:
@@ -162,8 +172,8 @@ def _edit(delta: Said, known: Progress) -> _Edit | None:
     elif isinstance(delta.role, str):
         role = False
     places = _places(delta.tool_calls, known) if delta.tool_calls else ()
-    named = delta.function_call is not None and _names_again(delta.function_call, known)
-    return _Edit(role, places, named) if places or named or role is not None else None
+    named = None if delta.function_call is None else _named(delta.function_call, known)
+    return _Edit(role, places, named) if places or named is not None or role is not None else None
 
 
 def _places(calls: Sequence[ToolCall], known: Progress) -> Sequence[Place | None]:
@@ -182,7 +192,7 @@ def _places(calls: Sequence[ToolCall], known: Progress) -> Sequence[Place | None
             piece.index,
             name if isinstance(name, str) else None,
             arguments if isinstance(arguments, str) else "",
-            needs_name=real(piece.type) in (None, _FUNCTION),
+            needs_name=piece.kind == _FUNCTION,
         )
         wrong = wrong or place is None or not _is_right(piece, place)
         places.append(place)
@@ -196,19 +206,16 @@ def _is_right(piece: ToolCall, place: Place) -> bool:
     if place.is_first:
         told = piece.id == place.call_id and place.call_id is not None and real(piece.type) is not None
         return told and (function is None or isinstance(function.arguments, str))
-    unnamed = function is None or function.name is UNSET or place.names
-    return unnamed and piece.id is UNSET and piece.type is UNSET
+    named = function is None or function.name is UNSET or function.name == place.name
+    return named and piece.id is UNSET and piece.type is UNSET
 
 
-def _names_again(function: CalledFunction, known: Progress) -> bool:
+def _named(function: CalledFunction, known: Progress) -> str | None:
     known.usual = "function_call"
-    name = function.name
-    if name is UNSET:
-        return False
-    if (named := real(name)) is None or named == known.function:
-        return True
-    known.function = named
-    return False
+    given, call = function.name, known.function
+    told = call.adds(real(given))
+    call.has_arguments = call.has_arguments or bool(function.arguments)
+    return None if given is UNSET or given == told else told or ""
 
 
 def _rewritten(choice: Mapping[str, Raw], edit: _Edit, where: str) -> dict[str, object]:
@@ -225,8 +232,9 @@ def _rewritten(choice: Mapping[str, Raw], edit: _Edit, where: str) -> dict[str, 
             delta["tool_calls"] = written
         else:
             del delta["tool_calls"]
-    if edit.function:
-        delta["function_call"] = _without(members(given["function_call"]), "name")
+    if edit.function is not None:
+        function = members(given["function_call"])
+        delta["function_call"] = {**function, "name": edit.function} if edit.function else _without(function, "name")
     return {**choice, "delta": delta}
 
 
@@ -236,7 +244,7 @@ def _moved(raw: Mapping[str, Raw], place: Place, where: str) -> dict[str, object
     if place.is_first:
         piece["id"] = place.call_id or made_up_id(where, place.number)
         if "type" not in raw or bytes(raw["type"]) in _NO_TYPES:
-            piece["type"] = _FUNCTION
+            piece["type"] = _CUSTOM if "custom" in raw else _FUNCTION
     else:
         piece = _without(piece, "id", "type")
     if "function" in raw and not is_null(raw["function"]):
@@ -246,8 +254,10 @@ def _moved(raw: Mapping[str, Raw], place: Place, where: str) -> dict[str, object
 
 def _moved_function(raw: Mapping[str, Raw], place: Place) -> dict[str, object]:
     function: dict[str, object] = {**raw}
-    if not place.names:
+    if place.name is None:
         function.pop("name", None)
+    else:
+        function["name"] = place.name
     arguments = raw.get("arguments")
     if place.is_first:
         function = {"name": "", **function, "arguments": place.before + raw_text(arguments)}

@@ -374,14 +374,15 @@ def _tidy_call(given: dict[str, Raw]) -> Members:
             _put(call, name, text_of(given[name]) or None if name == "id" else None)
     if "index" in given:
         _put(call, "index", _index(given["index"]))
+    flat = _only(given, "name", "arguments")
+    call = {name: value for name, value in call.items() if name not in flat}
     function = given.get("function")
     if function is not None:
-        call["function"] = _tidy_function(members(function)) if _kind(function) == _OBJECT else {}
-    elif flat := _only(given, "name", "arguments"):
-        call = {name: value for name, value in call.items() if name not in flat}
-        call["function"] = _tidy_function(flat)
+        call["function"] = _tidy_function({**flat, **members(function)} if _kind(function) == _OBJECT else flat)
+    elif _plain(given.get("type")) == "custom":
+        call["custom"] = given.get("custom") or _only(given, "name", "input")
     elif "custom" not in given:
-        call["function"] = {}
+        call["function"] = _tidy_function(flat)
     return call
 
 

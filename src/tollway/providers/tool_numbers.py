@@ -5,10 +5,12 @@ a name that comes twice is doubled, and a call that begins without a name fails.
 
 1. A new id begins a call only together with a name, or with an index that is new: some servers make up an id for each
    piece, others leave the index out or always say 0. Without either it continues the call of its index, or the last.
+   A known id begins another call together with a name and another index: some servers' ids are names of functions.
 2. Without an id a new index begins a call; so does a name that comes without an index, a second time in one event, or
    where the call of that index has another name and arguments already.
 3. A call that has no name yet is kept back until it has one; then it comes with all that was said of it.
-4. A name is told once: the first. What comes before there are arguments and is another name is left out, too.
+4. A name may come in pieces, which libraries join. One that was told already is only repeated and left out; of one that
+   begins so, the rest is told; another one is a piece, as long as there are no arguments.
 """
 
 import hashlib
@@ -44,8 +46,8 @@ class Place(NamedTuple):
     """Of the call, counted from 0."""
     is_first: bool
     """The call begins here: id and type are told now, and never again."""
-    names: bool
-    """The name is told here."""
+    name: str | None
+    """The name, or the piece of it, that is told here."""
     call_id: str | None = None
     """The id of a call that begins, if its server gave it one that no other call has."""
     before: str = ""
@@ -55,15 +57,30 @@ class Place(NamedTuple):
 class Call:
     """What has to be remembered of one call."""
 
-    __slots__ = ("call_id", "has_arguments", "kept", "kept_bytes", "name", "number")
+    __slots__ = ("call_id", "has_arguments", "has_index", "kept", "kept_bytes", "key", "name", "number")
 
-    def __init__(self, call_id: str | None) -> None:
+    def __init__(self, call_id: str | None = None, key: str | None = None) -> None:
         self.number = -1  # not told yet
         self.call_id = call_id
+        self.key = key  # of the id that it began with, which another call may have, too
+        self.has_index = False
         self.name = ""
         self.has_arguments = False
         self.kept: list[str] = []
         self.kept_bytes = 0
+
+    def adds(self, name: str | None) -> str | None:
+        """What of a name has not been told yet; None where there is nothing new."""
+        if name is None or name == self.name:
+            return None
+        if name.startswith(self.name):
+            name = name[len(self.name) :]
+        elif self.has_arguments:
+            return None
+        if len(self.name) + len(name) > MAX_ID_BYTES:
+            raise msgspec.ValidationError("a name that is none")
+        self.name += name
+        return name
 
 
 class CallNumbers:
@@ -105,27 +122,30 @@ class CallNumbers:
         call = self._find(key, index, name) or self._begin(key, call_id)
         if index is not None:
             self._by_index[index] = call
+            call.has_index = True
             self._in_delta.add(index)
             if len(self._by_index) > 2 * MAX_CALLS:
                 raise msgspec.ValidationError("more indexes than calls")
         if call.number < 0:
             return self._first(call, call_id, name, arguments, needs_name=needs_name)
-        names = name is not None and not call.name  # of a call that could wait no longer
-        call.name = call.name or (name or "")[:MAX_ID_BYTES]
+        told = call.adds(name)
         call.has_arguments = call.has_arguments or arguments != ""
-        return Place(call.number, is_first=False, names=names)
+        return Place(call.number, is_first=False, name=told)
 
     def unnamed(self) -> list[Place]:
         """The calls that never got a name, with all that was said of them. After this there are none."""
         unnamed = [call for call in self._calls if call.number < 0 and (call.kept or call.call_id is not None)]
-        return [self._tell(call, names=False) for call in unnamed]
+        return [self._tell(call, None) for call in unnamed]
 
     def _find(self, key: str | None, index: int | None, name: str | None) -> Call | None:
         of_index = None if index is None else self._by_index.get(index)
         of_id = None if key is None else self._by_id.get(key)
         if of_id is not None:
-            if name and _is_another(of_id, name) and (of_index is not of_id or of_id.has_arguments):
-                return of_index if of_index is not None and of_index.name == name else None
+            if of_index is not None and of_index.key == key:
+                of_id = of_index
+            elsewhere = of_id is not of_index and of_id.has_index and index is not None
+            if name and (elsewhere or (_is_another(of_id, name) and of_id.has_arguments)):
+                return None
             return of_id
         if key is not None:
             if name and not (of_index is not None and of_index.call_id is None and of_index.name in ("", name)):
@@ -146,7 +166,7 @@ class CallNumbers:
     def _begin(self, key: str | None, call_id: str | None) -> Call:
         if len(self._calls) == MAX_CALLS:
             raise msgspec.ValidationError("more calls than any answer has")
-        call = Call(call_id if key is not None and key not in self._by_id else None)
+        call = Call(call_id if key is not None and key not in self._by_id else None, key)
         if key is not None:
             self._by_id[key] = call
         self._calls.append(call)
@@ -163,15 +183,14 @@ class CallNumbers:
                 call.kept.append(arguments)
                 call.kept_bytes += len(arguments)
             return None
-        call.name = (name or "")[:MAX_ID_BYTES]
-        place = self._tell(call, names=name is not None)
+        place = self._tell(call, call.adds(name))
         call.has_arguments = place.before != "" or arguments != ""
         return place
 
-    def _tell(self, call: Call, *, names: bool) -> Place:
+    def _tell(self, call: Call, name: str | None) -> Place:
         call.number = self._told
         self._told += 1
-        place = Place(call.number, True, names, call.call_id, "".join(call.kept))
+        place = Place(call.number, True, name, call.call_id, "".join(call.kept))
         call.kept.clear()
         if call.call_id is not None and len(call.call_id) > _SHORT_ID:
             call.call_id = call.call_id[:_SHORT_ID]  # from now on it only matters that there is one

@@ -9,7 +9,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult
-from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, at_most, is_cheap
+from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, Index, at_most, is_cheap
 from tollway.providers.mistral.content import Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.tools import short_id
@@ -51,6 +51,9 @@ class ReceivedCall(msgspec.Struct, gc=False):
     function: ReceivedFunction
     id: str | None = None
     index: int | None = None
+    # where servers forget the function around them; what is here is read a second time (``tidy.py``)
+    name: Unset | None = UNSET
+    arguments: Unset | None = UNSET
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -61,7 +64,7 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
+    index: Index = 0
     message: _Message | None = None
     messages: list[_Message] | None = None
     finish_reason: str | None = None

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from tollway.providers import classify, tidy
-from tollway.providers.bounds import MAX_CHOICES
+from tollway.providers.bounds import MAX_CHOICES, Index
 from tollway.providers.mistral.content import Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.reply import (
@@ -44,7 +44,7 @@ class _Delta(msgspec.Struct, gc=False):
 
 class _Choice(msgspec.Struct, gc=False):
     delta: _Delta
-    index: int = 0
+    index: Index = 0
     finish_reason: str | None = None
     logprobs: Raw | Unset = UNSET
 
@@ -139,7 +139,7 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
             self._add_text(delta, progress.give_back())
             if index == 0 and self._halves is not None and self._halves.left:
                 self._add_text(delta, "\ufffd")
-            self._add_calls(delta, [self._shown(place, "", "") for place in progress.numbers.unnamed()])
+            self._add_calls(delta, [self._shown(place, "") for place in progress.numbers.unnamed()])
             if delta != _NOTHING:
                 frames.append(self._write([ChunkChoice(index, delta)]))
         for index, progress in self._endings.items():
@@ -224,13 +224,13 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
             name, arguments = piece.function.name, piece.function.arguments or ""
             self.content_bytes += len(arguments.encode())
             place = progress.numbers.place(piece.id, piece.index, name, arguments)
-            if place is not None and (place.is_first or place.names or arguments):
-                calls.append(self._shown(place, name or "", arguments))
+            if place is not None and (place.is_first or place.name or arguments):
+                calls.append(self._shown(place, arguments))
         return calls
 
-    def _shown(self, place: Place, name: str, arguments: str) -> ToolCall:
+    def _shown(self, place: Place, arguments: str) -> ToolCall:
         """One piece of a call."""
-        told = name if place.names else "" if place.is_first else UNSET
+        told = place.name or ("" if place.is_first else UNSET)
         call = ToolCall(index=place.number, function=CalledFunction(told, place.before + arguments))
         if place.is_first:
             call.id, call.type = place.call_id or short_id(f"{self._id}:{place.number}"), "function"
