@@ -70,7 +70,10 @@ def read_problem(body: bytes | Raw, *, failed: bool = False) -> Problem:
 
 def is_problem(raw: Raw | Unset) -> bool:
     """Whether the ``error`` member of an answer holds an error; some servers send an empty one with each answer."""
-    return type(raw) is Raw and bytes(raw) not in (b"null", b'""', b"{}", b"[]", b"false")
+    return type(raw) is Raw and _NOTHING.fullmatch(bytes(raw)) is None
+
+
+_NOTHING = re.compile(rb'null|false|"\s*+"|\{\s*+\}|\[\s*+\]|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?')
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------

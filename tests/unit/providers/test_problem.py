@@ -185,7 +185,13 @@ def test_the_providers_own_id_of_a_request_is_found(headers: dict[bytes, bytes],
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
-    [(b"{}", False), (b"[]", False), (b'""', False), (b"null", False), (b'{"a":1}', True), (b'"x"', True)],
+    [
+        *(
+            (raw, False)
+            for raw in (b"{}", b"{ }", b"[]", b"[\n]", b'""', b'" "', b"null", b"false", b"0", b"-0.0", b"0e1")
+        ),
+        *((raw, True) for raw in (b'{"a":1}', b"[0]", b'"x"', b'"0"', b"true", b"503", b"0.5", b"1e0")),
+    ],
 )
 def test_an_empty_error_is_none(raw: bytes, expected: bool) -> None:
     assert is_problem(Raw(raw)) is expected
