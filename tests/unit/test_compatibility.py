@@ -123,13 +123,18 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
 - A reason to end is told once for each choice, after all of its content, when nothing can follow it any more. Content
   never waits for it. An empty one is none, and of several the last one counts; one that never comes is completed.
 - Tool calls carry an index, an id, a type and a name, each once, and begin with their name. A new id begins a new call
-  only together with a name or another index. Empty members of later pieces are left out.
+  only together with a name or another index, a known one together with a name and another index. A name may come in
+  pieces; one that only repeats what was told is left out, and so are empty members of later pieces.
 - What a model thought is left out; with the header `x-tollway-reasoning: true` it is shown as `reasoning_content`.
 - What a server writes oddly is read, as long as it can be told what was said: frames with nothing in them are skipped
-  (`null`, `[]`, `ping`, choices that are null …), a number or a list of parts where a text belongs is its text, an
-  object of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced, a delta
-  that is missing is empty, and what clients need is completed. It holds for whole answers likewise. What cannot be read
-  is a failure.
+  (`null`, `[]`, `ping`, choices that are null …), a number, an object or a list of parts where a text belongs is its
+  text, an object of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced,
+  a delta that is missing is empty, and what clients need is completed. It holds for whole answers likewise. What cannot
+  be read is a failure, unless every choice has ended before.
+- An event without choices is an error if it says so (`error`, `exception`, `success: false`, a `status` or a `code` of
+  failure), or if it has nothing but a message; not if it says that all is well, has an empty list of choices, or comes
+  after every choice has ended.
+- What stands beside a text and its reason to end is told once, with the text.
 - A stream that breaks off after every choice has given a reason to end is whole, unless the server gives reasons that
   mean nothing, as in every chunk.
 - A failure before the first content leads to the next model, and the client does not notice. After that it is a last

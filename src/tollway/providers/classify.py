@@ -13,9 +13,19 @@ from tollway.domain.failures import OF_THE_REQUEST, OWN_WORDS, FailureKind, Said
 from tollway.providers.problem import MAX_BODY, Problem, is_problem, read_problem, request_id_of
 from tollway.providers.retry_after import retry_after_s
 from tollway.providers.verdicts import is_about_the_key, is_too_long, is_unpaid, speaks_of_an_account
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
 
-__all__ = ["GAVE_UP", "NO_ANSWER", "Problem", "classify", "failure", "is_problem", "no_answer", "read_problem"]
+__all__ = [
+    "GAVE_UP",
+    "NO_ANSWER",
+    "Problem",
+    "classify",
+    "failure",
+    "is_problem",
+    "no_answer",
+    "read_problem",
+    "told_alone",
+]
 
 NO_ANSWER = UpstreamFailure(FailureKind.INVALID, OWN_WORDS[FailureKind.INVALID], 200)
 
@@ -46,8 +56,70 @@ def no_answer(body: bytes) -> UpstreamFailure:
         marked = is_problem(_as_top(body).error)
     except UNREADABLE:
         return in_a_list(body) or NO_ANSWER
-    problem = read_problem(body)
+    problem = told_alone(body) or read_problem(body)
     return failure(200, problem) if marked or problem.message else NO_ANSWER
+
+
+class _Verdict(msgspec.Struct, gc=False):
+    """What an object without an answer says of itself, beside its message."""
+
+    choices: Raw | Unset = UNSET
+    success: Raw | Unset = UNSET
+    status: Raw | Unset = UNSET
+    type: Raw | Unset = UNSET
+    exception: Raw | Unset = UNSET
+    code: Raw | Unset = UNSET
+    error_code: Raw | Unset = UNSET
+    err_msg: Raw | Unset = UNSET
+    details: Raw | Unset = UNSET
+
+
+_as_verdict = decoder(_Verdict)
+_BAD_STATUS = re.compile(rb'"?[45]\d\d"?|"(?:error|err|fail|failed|failure)"', re.IGNORECASE)
+_WELL = re.compile(rb'"?(?:0|2\d\d|ok|true|success|succeeded|completed|done)"?', re.IGNORECASE)
+_FALSE = re.compile(rb'"?(?:0|false)"?', re.IGNORECASE)
+
+
+def told_alone(data: bytes, *, expected: bool = False) -> Problem | None:
+    """The failure that an object without an answer tells, if that is what it does.
+
+    One that only has a message is an error, unless it says that all is well, or has a place for choices, or is
+    ``expected``: then nothing is missing. One that says that it failed is an error in any case.
+    """
+    try:
+        said = _as_verdict(data)
+    except UNREADABLE:
+        return None
+    if (
+        _is(_FALSE, said.success)
+        or _is(_BAD_STATUS, said.status)
+        or _is(_BAD_STATUS, said.type)
+        or is_problem(said.exception)
+    ):
+        return _in_other_words(read_problem(data, failed=True), said)
+    if any(_is(_WELL, raw) for raw in (said.success, said.status, said.code, said.error_code)):
+        return None
+    if _is_there(said.code) or _is_there(said.error_code):
+        problem = _in_other_words(read_problem(data, failed=True), said)
+    else:
+        problem = Problem() if expected or _is_there(said.choices) else read_problem(data)
+    return problem if problem.message else None
+
+
+def _is(kind: re.Pattern[bytes], raw: Raw | Unset) -> bool:
+    return isinstance(raw, Raw) and kind.fullmatch(bytes(raw)) is not None
+
+
+def _is_there(raw: Raw | Unset) -> bool:
+    return isinstance(raw, Raw) and not is_null(raw)
+
+
+def _in_other_words(problem: Problem, said: _Verdict) -> Problem:
+    """The problem with a message that stands where only few servers put it."""
+    for raw in () if problem.message else (said.err_msg, said.details, said.exception):
+        if isinstance(raw, Raw) and (other := read_problem(raw, failed=True)).message:
+            return problem._replace(message=other.message, words=problem.words + other.words)
+    return problem
 
 
 def in_a_list(data: bytes) -> UpstreamFailure | None:

@@ -19,7 +19,7 @@ _HALF_BYTES = len(rb"\ud800")
 _REPLACED = rb"\ufffd"
 
 _TEXT = re.compile(
-    rb'"(?P<member>content|text|reasoning_content|reasoning)"(?P<colon>[ \t\r\n]*+:[ \t\r\n]*+)'
+    rb'"(?P<member>content|text|reasoning_content|reasoning|refusal|arguments)"(?P<colon>[ \t\r\n]*+:[ \t\r\n]*+)'
     rb'"(?P<text>(?:[^"\\]++|\\.)*+)"',
     re.DOTALL,
 )
@@ -53,7 +53,10 @@ class Halves:
     def _joined(self, match: re.Match[bytes]) -> bytes:
         member, text = match["member"], match["text"]
         if text and (waiting := self._waiting.pop(member, None)):
-            text = waiting + text if _LOW.match(text) else _REPLACED + text
+            if _LOW.match(text):
+                text = waiting + text
+            elif member != b"arguments":  # the next ones may be another call's
+                text = _REPLACED + text
         if _HIGH.fullmatch(text, len(text) - _HALF_BYTES) and not _is_escaped(text[:-_HALF_BYTES]):
             self._waiting[member] = text[-_HALF_BYTES:]
             text = text[:-_HALF_BYTES]

@@ -8,7 +8,7 @@ import msgspec
 from tollway.domain.failures import UpstreamFailure
 from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult
-from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, at_most, is_cheap
+from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, Index, at_most, is_cheap
 from tollway.providers.chunk_repairs import Said, ToolCall, answer_id, made_up_id, raw_text
 from tollway.providers.reasons import real_reason
 from tollway.providers.tool_numbers import MAX_CALLS, real
@@ -19,7 +19,7 @@ from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, in
 
 
 class _Choice(msgspec.Struct, gc=False):
-    index: int
+    index: Index
     message: Said
     finish_reason: str | None = None
 

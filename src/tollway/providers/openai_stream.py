@@ -29,6 +29,7 @@ from tollway.wire.json import UNSET, Raw, Unset, decoder, encode, members
 MAX_KEPT_BYTES = 16 * 1024
 """Of a chunk that waits because it holds a reason to end; of a longer one only the reason waits."""
 
+_HEAD = frozenset((*IN_EACH_CHUNK, "choices", "usage"))
 _LF = 0x0A
 _NULL_USAGE = b',"usage":null'
 _SAYS_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
@@ -98,7 +99,8 @@ class PassingStream(ChatStream[C, E]):
         if has_choices:
             return None
         if event.usage:
-            self._totals = data
+            top = members(data)
+            self._totals = data if "choices" in top else encode({**top, "choices": []})
         elsewhere = self._tidied(data) if tidy.may_say_elsewhere(data) else None
         if elsewhere is None:
             return b""
@@ -123,31 +125,32 @@ class PassingStream(ChatStream[C, E]):
                 self._endings[choice.index].said(reason)
             has_more = says or self._has_more(raw)
             if reason is not None:
-                self._wait(
-                    top, raw, choice.index, reason, says=says, alone=b"" if has_more or len(choices) > 1 else data
-                )
+                alone = not has_more and len(choices) == 1
+                chunk = data if alone else self._waits(top, raw, told=has_more)
+                self._wait(chunk, choice.index, reason, says=says)
             if has_more or reason is None:
                 now.append({**raw, "finish_reason": None})
         return framed(encode({**top, "choices": now})) if now else b""
 
-    def _wait(
-        self, top: Mapping[str, Raw], choice: Mapping[str, Raw], index: int, reason: str, *, says: bool, alone: bytes
-    ) -> None:
-        """Keep a reason; ``alone``: the whole chunk, where there is nothing else in it."""
+    def _wait(self, chunk: bytes, index: int, reason: str, *, says: bool) -> None:
+        """Keep a reason, and the chunk that tells it."""
         ending = self._endings[index]
         known = ending.reason
         ending.told(reason, beside_text=says)
         self._told()
         if reason == known:
             return
-        chunk = alone or encode({**top, "choices": [{**choice, **self._silent(choice)}]})
         self._waiting.pop(index, None)
         self._waiting[index] = chunk if len(chunk) <= MAX_KEPT_BYTES else self._added(index, self._silence, reason)
 
-    def _silent(self, choice: Mapping[str, Raw]) -> dict[str, object]:
-        """The members that say something, saying nothing."""
-        silent: dict[str, object] = {self._member: self._silence}
-        return {**silent, "logprobs": None} if "logprobs" in choice else silent
+    def _waits(self, top: Mapping[str, Raw], choice: Mapping[str, Raw], *, told: bool) -> bytes:
+        """The chunk with the reason of one choice; where the rest of it is told now, with nothing else."""
+        silent: dict[str, object] = {**choice, self._member: self._silence}
+        if told:
+            top = {name: raw for name, raw in top.items() if name in _HEAD}
+            bare = ("index", self._member, "logprobs", "finish_reason")
+            silent = {name: None if name == "logprobs" else raw for name, raw in silent.items() if name in bare}
+        return encode({**top, "choices": [silent]})
 
     def _added(self, index: int, said: object, reason: str | None) -> bytes:
         """A chunk of our own."""

@@ -9,6 +9,7 @@ stream.
    and by what it would cost to take them apart.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +41,10 @@ _EMPTY = UpstreamFailure(FailureKind.INVALID, "The provider's stream ended befor
 _CUT = UpstreamFailure(FailureKind.BROKEN, "The provider's stream ended before the answer was complete.")
 
 _DONE = frozenset({b"[DONE]", b'"[DONE]"'})
+_LIKE_DONE = re.compile(rb"\W*+(?:done|end|eos|eof)\W*+", re.IGNORECASE)
+"""What servers write in its place. It is believed of an answer that has ended."""
+
+_BOM = b"\xef\xbb\xbf"
 
 C = TypeVar("C", bound=ModelCall)
 E = TypeVar("E", bound=Ending)
@@ -55,6 +60,8 @@ class ChatStream(Generic[C, E]):
         "_halves",
         "_held",
         "_held_bytes",
+        "_in_messages",
+        "_lead",
         "_otherwise",
         "_reply",
         "_undecided",
@@ -83,12 +90,14 @@ class ChatStream(Generic[C, E]):
         self._whole = whole  # the dialect's decoder for a complete answer
         self._events = SseDecoder(MAX_CHAT_EVENT_BYTES)
         self._undecided = True  # nothing but blanks has come
+        self._lead = b""  # what may be the beginning of a byte order mark
         self._reply: bytearray | None = None  # collects an answer that is no stream
         self._held: list[bytes] = []  # frames before the first one that says something
         self._held_bytes = 0
         self._endings: dict[int, E] = {}  # of the choices that have shown themselves
         self._halves: Halves | None = None
         self._otherwise: Missing | None = None
+        self._in_messages = False  # something was said elsewhere than in deltas
         self.done = False
         self.started = False
         self.failure: UpstreamFailure | None = None
@@ -109,8 +118,7 @@ class ChatStream(Generic[C, E]):
             try:
                 return self._frame(said, data, b"", chunk)  # nearly every piece of nearly every stream
             except UNREADABLE:
-                self.failure = UNREADABLE_EVENT
-                return b""
+                return self._cannot_read(data)
         out = b"".join([self._take(event) for event in self._events.feed(chunk)])
         if self._events.too_long and not self._over:
             self.failure = _TOO_LONG
@@ -146,7 +154,7 @@ class ChatStream(Generic[C, E]):
             return b""
         data = event.data
         if not data.startswith(b"{") or data == b"{}":
-            if data.strip() in _DONE:
+            if data.strip() in _DONE or (self._all_ended and _LIKE_DONE.fullmatch(data)):
                 return self._finish()
             if event.name != b"error" and (data == b"{}" or is_sign_of_life(data)):
                 return b""
@@ -186,15 +194,18 @@ class ChatStream(Generic[C, E]):
             tidy = self._tidied(data)
             return b"" if tidy is None else self._frame(self._decode(tidy), tidy, name, b"")
         except UNREADABLE:
-            self.failure = classify.in_a_list(data) or UNREADABLE_EVENT
-            return b""
+            return self._cannot_read(data)
 
     def _frame_of(self, chunk: Any, data: bytes, name: bytes) -> bytes:
         try:
             return self._frame(chunk, data, name, b"")
         except UNREADABLE:
-            self.failure = UNREADABLE_EVENT
-            return b""
+            return self._cannot_read(data)
+
+    def _cannot_read(self, data: bytes) -> bytes:
+        """An event that is none. After the end of the answer it is no reason to fail, unless it is an error."""
+        self.failure = classify.in_a_list(data) or (None if self.finished else UNREADABLE_EVENT)
+        return b""
 
     def _missing(self, data: bytes) -> Missing:
         """What stands for a head that is none: the same in all chunks."""
@@ -202,10 +213,13 @@ class ChatStream(Generic[C, E]):
             self._otherwise = missing(self._call, data)
         return self._otherwise
 
-    def _sums_up(self, text: str) -> bool:
-        """Whether a text that came in a message, and not in a delta, is all that has been said so far."""
-        begins = self._endings[0].begins if 0 in self._endings else ""
-        return begins != "" and text.startswith(begins) and len(text.encode()) == self.content_bytes
+    def _sums_up(self, text: str, ends: bool) -> bool:
+        """Whether a text that came in a message, perhaps at the end, is all that deltas have said so far."""
+        begins = self._endings[0].begins if ends and not self._in_messages and 0 in self._endings else ""
+        if begins and text.startswith(begins) and len(text.encode()) == self.content_bytes:
+            return True
+        self._in_messages = self._in_messages or text != ""
+        return False
 
     def _tidied(self, data: bytes) -> bytes | None:
         """The event in a form that the strict types take; None where there is nothing in it. May raise UNREADABLE."""
@@ -228,8 +242,12 @@ class ChatStream(Generic[C, E]):
 
     def _fails(self, data: bytes, *, marked: bool, alone: bool) -> bool:
         """Note the failure that an event is about: one marked so, or one with a message and nothing of an answer."""
-        problem = classify.read_problem(data)
-        if marked or (alone and problem.message):
+        problem = None
+        if marked:
+            problem = classify.read_problem(data)
+        elif alone:
+            problem = classify.told_alone(data, expected=self._all_ended)
+        if problem is not None:
             self.failure = msgspec.structs.replace(classify.failure(200, problem), once_more=False)
         return self.failure is not None
 
@@ -263,10 +281,12 @@ class ChatStream(Generic[C, E]):
 
     def _is_reply(self, chunk: bytes) -> bool:
         """Whether the answer is one JSON object instead of a stream, which can never begin with a brace."""
-        if self._undecided and (text := chunk.lstrip()):
-            self._undecided = False
-            if text.startswith((b"{", b"[", b"<")):
-                self._reply = bytearray()
+        if self._undecided and (text := (self._lead + chunk).lstrip()):
+            self._lead = text if len(text) < len(_BOM) and _BOM.startswith(text) else b""
+            if not self._lead and (text := text.removeprefix(_BOM).lstrip()):
+                self._undecided = False
+                if text.startswith((b"{", b"[", b"<")):
+                    self._reply, chunk = bytearray(), text
         if self._reply is None:
             return False
         if self.failure is None:

@@ -74,15 +74,17 @@ class Form(NamedTuple):
 
     name: str
     """Where a choice has what it says: ``delta`` or ``message``."""
-    lists: bool = False
-    """Content may be a list of objects."""
-    sums_up: Callable[[str], bool] = lambda text: False
-    """Whether the text of a message that stands for a delta only repeats what deltas have said."""
+    parts: frozenset[str] = frozenset()
+    """Types of the objects that content may be a list of; none where it has to be a text."""
+    sums_up: Callable[[str, bool], bool] = lambda text, ends: False
+    """Whether a text that stands elsewhere than in a delta, perhaps at the end, only repeats what deltas have said."""
 
 
-def chat_chunk(data: bytes, otherwise: Missing, sums_up: Callable[[str], bool], *, lists: bool = False) -> bytes | None:
+def chat_chunk(
+    data: bytes, otherwise: Missing, sums_up: Callable[[str, bool], bool], *, parts: frozenset[str] = frozenset()
+) -> bytes | None:
     """A chunk of a chat stream; None where there is nothing in it. May raise UNREADABLE."""
-    form = Form("delta", lists, sums_up)
+    form = Form("delta", parts, sums_up)
     return _chunk(data, otherwise, "chat.completion.chunk", lambda choice, place: _chat(choice, place, form))
 
 
@@ -91,9 +93,9 @@ def text_chunk(data: bytes, otherwise: Missing) -> bytes | None:
     return _chunk(data, otherwise, "text_completion", _text_choice)
 
 
-def chat_reply(data: bytes, otherwise: Missing, *, lists: bool = False) -> bytes:
+def chat_reply(data: bytes, otherwise: Missing, *, parts: frozenset[str] = frozenset()) -> bytes:
     """A whole answer of a chat. May raise UNREADABLE."""
-    form = Form("message", lists)
+    form = Form("message", parts)
     return _reply(data, otherwise, "chat.completion", lambda choice, place: _chat(choice, place, form))
 
 
@@ -153,7 +155,11 @@ def _written(
 ) -> bytes:
     if found and "choices" not in top:  # what stood elsewhere does not stay there
         top = {name: raw for name, raw in top.items() if name not in found[0][0]}
-    return encode({**_with_head(top, otherwise, kind), "choices": choices})
+    written = _with_head(top, otherwise, kind)
+    if choices or not is_null(top.get("choices", _NULL)):
+        return encode({**written, "choices": choices})
+    written.pop("choices", None)  # where there is no place for them, an event may be about something else
+    return encode(written)
 
 
 _STOPPED = {"finish_reason": Raw(b'"stop"')}
@@ -200,7 +206,7 @@ def _choices(top: Mapping[str, Raw], elsewhere: Sequence[str] = _ELSEWHERE) -> _
         if not named.keys().isdisjoint((*_ELSEWHERE, "finish_reason")):
             return [(named, 0)]
         items = tuple(named.values())  # a list whose writer numbers its items
-    elif first == _TEXT:
+    elif first == _TEXT and text_of(raw).strip():
         raise msgspec.ValidationError("a text in place of the choices")
     if len(items) > _MOST_CHOICES:
         raise msgspec.ValidationError("more choices than any answer has")
@@ -256,17 +262,15 @@ def _said(choice: Mapping[str, Raw], form: Form) -> Members | None:
         if raw is None or is_null(raw):
             continue
         kind = _kind(raw)
-        if kind == _OBJECT and member != "content":
-            said = members(raw)
-            stray, ends = member != form.name, real_reason(_plain(choice.get("finish_reason"))) is not None
-            if stray and ends and form.sums_up(text_of(said.get("content", _NULL))):
-                return {}
-            return _tidy_message(said, form)
+        said = members(raw) if kind == _OBJECT and member != "content" else {"content": raw}
         if kind == _LIST and member in ("delta", "message"):
             if _values(raw):
                 raise msgspec.ValidationError("a list in place of a message")
             return {}
-        return _tidy_message({"content": raw}, form)
+        ends = kind == _OBJECT and real_reason(_plain(choice.get("finish_reason"))) is not None
+        if member != form.name and form.sums_up(text_of(said.get("content", _NULL)), ends):
+            return {}
+        return _tidy_message(said, form)
     return None
 
 
@@ -281,8 +285,8 @@ def _tidy_message(given: dict[str, Raw], form: Form) -> Members:
         raw = given.get(member)
         if raw is None or is_null(raw) or _kind(raw) == _TEXT:
             continue
-        if member == "content" and _kind(raw) == _LIST:
-            said |= _content(raw, form.lists)
+        if member == "content" and _kind(raw) in (_LIST, _OBJECT):
+            said |= _content(raw, form)
         else:
             said[member] = text_of(raw)
     if "tool_calls" in given:
@@ -300,33 +304,41 @@ def _put(said: Members, name: str, value: object) -> None:
         said[name] = value
 
 
-def _content(raw: Raw, lists: bool) -> Members:
+def _content(raw: Raw, form: Form) -> Members:
     """A list of parts: as such where that is what the dialect has, else its texts, and thoughts where OpenAI's
-    imitators put them."""
-    parts = _values(raw)
-    if lists:
-        return {"content": [_tidy_part(part) for part in parts if not is_null(part)]}
-    thoughts = "".join(text_of(part) for part in parts if _is_thought(part))
-    said: Members = {"content": "".join(text_of(part) for part in parts if not _is_thought(part))}
+    imitators put them. Where the model refuses is told apart."""
+    parts = _values(raw) if _kind(raw) == _LIST else [raw]
+    refusal = "".join(text_of(part) for part in parts if _has(part, "refusal"))
+    said: Members = {"refusal": refusal} if refusal else {}
+    parts = [part for part in parts if not _has(part, "refusal")]
+    if form.parts:
+        return {**said, "content": [_tidy_part(part, form.parts) for part in parts if not is_null(part)]}
+    thoughts = "".join(text_of(part) for part in parts if _has(part, "thinking"))
+    said["content"] = "".join(text_of(part) for part in parts if not _has(part, "thinking"))
     return {**said, "reasoning_content": thoughts} if thoughts else said
 
 
-def _is_thought(part: Raw) -> bool:
-    return _kind(part) == _OBJECT and "thinking" in members(part)
+def _has(part: Raw, name: str) -> bool:
+    return _kind(part) == _OBJECT and name in members(part)
 
 
-def _tidy_part(raw: Raw, depth: int = 0) -> Members:
+def _tidy_part(raw: Raw, types: frozenset[str], depth: int = 0) -> Members:
     if _kind(raw) != _OBJECT or depth > 1:
         return {"type": "text", "text": text_of(raw)}
     part = members(raw)
     tidy: Members = {**part}
-    if "type" in part and _kind(part["type"]) != _TEXT:
-        del tidy["type"]
+    if "type" not in part or _kind(part["type"]) != _TEXT:
+        tidy["type"] = "thinking" if "thinking" in part else "text"
+    if _plain(part.get("type")) not in types and "thinking" not in part:
+        text = text_of(raw)
+        return {"type": "text", "text": text} if text else {"type": UNKNOWN_PART}
     if "text" in part and not is_null(part["text"]):
         tidy["text"] = text_of(part["text"])
     if "thinking" in part and not is_null(thinking := part["thinking"]):
         is_list = _kind(thinking) == _LIST
-        tidy["thinking"] = [_tidy_part(item, depth + 1) for item in _values(thinking)] if is_list else text_of(thinking)
+        tidy["thinking"] = (
+            [_tidy_part(item, types, depth + 1) for item in _values(thinking)] if is_list else text_of(thinking)
+        )
     return tidy
 
 
@@ -341,12 +353,16 @@ def text_of(raw: Raw, depth: int = 0) -> str:
             return "".join(text_of(item, depth + 1) for item in _values(raw))
         case 0x7B if depth < _DEEPEST:  # {
             part = members(raw)
-            inner = next((part[name] for name in ("text", "content", "thinking") if name in part), None)
-            return "" if inner is None else text_of(inner, depth + 1)
+            return next((text for name in _TEXTS if name in part and (text := text_of(part[name], depth + 1))), "")
         case 0x5B | 0x7B:
             return ""
     return bytes(raw).decode()
 
+
+_TEXTS = ("text", "content", "thinking", "value", "parts", "output_text", "refusal")
+"""Where an object that is a text, or a part of one, may have it."""
+
+UNKNOWN_PART = "unknown"
 
 _DEEPEST = 4
 """How deep texts are looked for: a list of parts, each with a list of thoughts, each with its text."""

@@ -66,7 +66,8 @@ def frame(chunk: object) -> bytes:
 
 def _delta(message: dict[str, Raw]) -> dict[str, object]:
     delta: dict[str, object] = {"role": "assistant", **message}
+    delta["role"] = "assistant"  # which may be null in a message
     if "tool_calls" in message:
         calls = _tool_calls(message["tool_calls"]) or []
-        delta["tool_calls"] = [{"index": index, **tool_call} for index, tool_call in enumerate(calls)]
+        delta["tool_calls"] = [{"index": index} | {**call, "index": index} for index, call in enumerate(calls)]
     return delta

@@ -102,6 +102,33 @@ def parts_of(choice: dict[str, Any]) -> None:
         choice["delta"]["content"] = [{"type": "text", "text": text[:1]}, {"type": "text", "text": text[1:]}]
 
 
+def text_in_an_object(at: random.Random, choice: dict[str, Any]) -> None:
+    if text := choice["delta"].get("content"):
+        shapes: list[object] = [
+            {"parts": [text]},
+            [{"type": "text", "text": {"value": text}}],
+            [{"type": "output_text", "text": text}],
+            [{"type": "output_text", "output_text": text}],
+        ]
+        choice["delta"]["content"] = at.choice(shapes)
+
+
+def name_in_pieces(chunks: list[dict[str, Any]]) -> None:
+    """Each name in two pieces, the second one in a chunk of its own."""
+    for place, chunk in reversed(list(enumerate(chunks))):
+        choice = chunk["choices"][0]
+        for piece in choice["delta"].get("tool_calls") or ():
+            if "name" in piece["function"]:
+                name = piece["function"]["name"]
+                piece["function"]["name"] = name[:1]
+                rest = {"index": piece["index"], "function": {"name": name[1:]}}
+                chunks.insert(place + 1, {**chunk, "choices": [{**choice, "delta": {"tool_calls": [rest]}}]})
+
+
+def flat(piece: dict[str, Any]) -> None:
+    piece.update(piece.pop("function"))
+
+
 def as_message(choice: dict[str, Any]) -> None:
     choice["message"] = choice.pop("delta")
 
@@ -149,12 +176,16 @@ WAYS: dict[str, Write] = {
     "roles everywhere": each(lambda at, chunk, choice: choice["delta"].setdefault("role", "assistant")),
     "empty roles": each(lambda at, chunk, choice: choice["delta"].setdefault("role", at.choice(["", None, "model"]))),
     "content in parts": each(lambda at, chunk, choice: parts_of(choice)),
+    "content in an object": each(lambda at, chunk, choice: text_in_an_object(at, choice)),
     "nulls beside": each(
         lambda at, chunk, choice: put(
             choice, "delta", {"content": None, "tool_calls": None, "function_call": None, **choice["delta"]}
         )
     ),
     "ids repeated": each_piece(lambda at, piece, first: piece.setdefault("id", f"again_{piece['index']}")),
+    "ids are names": each_piece(lambda at, piece, first: put(piece, "id", piece["function"].get("name"))),
+    "names in pieces": lambda at, chunks: name_in_pieces(chunks),
+    "no function around": each_piece(lambda at, piece, first: flat(piece)),
     "ids empty": each_piece(lambda at, piece, first: later(piece, "id", at.choice(["", None, "null"]), first=first)),
     "ids change": each_piece(lambda at, piece, first: later(piece, "id", f"x{at.random()}", first=first)),
     "types repeated": each_piece(
@@ -182,6 +213,9 @@ NOISE = [
     b'{"choices":null}',
     b'{"choices":[]}',
     b'{"choices":{}}',
+    b'{"choices":""}',
+    b'{"choices":[],"message":"queued"}',
+    b'{"code":0,"message":"success"}',
     b'{"choices":[null]}',
     b'{"id":"c","object":null,"choices":[{"index":0,"content_filter_results":{}}]}',
     b'{"id":"c","model":"m","usage":null}',
@@ -261,8 +295,9 @@ def test_each_odd_way_of_writing_says_the_same(dialect: str, way: str, said: Sai
     check(dialect, said, written(at, chunks, noise=False), [])
 
 
-TOGETHER = list(WAYS)[:-3]
-"""The last ones make chunks that the others do not know how to change."""
+ALONE = {"ids are names", "names in pieces", "no function around", *list(WAYS)[-3:]}
+TOGETHER = [way for way in WAYS if way not in ALONE]
+"""The others make chunks that these do not know how to change, or take from calls what these take, too."""
 
 
 @pytest.mark.parametrize("dialect", ["openai", "mistral"])

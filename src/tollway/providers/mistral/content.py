@@ -1,20 +1,29 @@
 """The content of Mistral's answers: text, or a list of chunks of which only some are for the reader."""
 
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-_UNDERSTOOD = frozenset({"text", "thinking", "reference", "tool_reference"})
+from tollway.providers.tidy import UNKNOWN_PART
+
+_Understood: TypeAlias = Literal["text", "thinking", "reference", "tool_reference"]
 """References are left out in silence: they name no address that OpenAI's citations could carry."""
 
-_MEDIA = frozenset({"image_url", "document_url", "file", "input_audio", "tool_file", "resource", "resource_link"})
+_Media: TypeAlias = Literal[
+    "image_url", "document_url", "file", "input_audio", "tool_file", "resource", "resource_link"
+]
 """For the reader, but without a place in OpenAI's answers: left out with a warning."""
+
+PART_TYPES = frozenset((*get_args(_Understood), *get_args(_Media), UNKNOWN_PART))
+"""Any other type is read a second time (``tidy.py``): it is a text, or unknown."""
+
+_UNDERSTOOD = frozenset(get_args(_Understood))
 
 
 class Part(msgspec.Struct, gc=False):
     """One chunk of a list."""
 
-    type: str = "text"
+    type: _Understood | _Media | Literal["unknown"] = "text"
     text: str | None = None
     thinking: "list[Part] | str | None" = None
 
@@ -37,7 +46,7 @@ def said_in(content: Content) -> Said:
         return Said(content or "")
     text = "".join([part.text or "" for part in content if part.type == "text"])
     thinking = "".join([_thoughts(part.thinking) for part in content if part.type == "thinking"])
-    lost = {part.type if part.type in _MEDIA else "unknown" for part in content if part.type not in _UNDERSTOOD}
+    lost = {part.type for part in content if part.type not in _UNDERSTOOD}
     return Said(text, thinking, tuple([f"dropped={kind}" for kind in sorted(lost)]))
 
 

@@ -10,7 +10,7 @@ from tollway.domain.usage import Usage
 from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult
 from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, Index, at_most, is_cheap
-from tollway.providers.mistral.content import Content, said_in
+from tollway.providers.mistral.content import PART_TYPES, Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.tools import short_id
 from tollway.providers.reasons import real_reason
@@ -166,7 +166,7 @@ def _second_reading(body: bytes, call: ChatCall) -> _Reply:
         raise msgspec.ValidationError("too much to take apart")
     body = in_utf8(body)
     otherwise = tidy.missing(call, body)._replace(answer_id="", model="")
-    return _decode(tidy.chat_reply(body, otherwise, lists=True))
+    return _decode(tidy.chat_reply(body, otherwise, parts=PART_TYPES))
 
 
 def counted(raw: Raw | Unset) -> tuple[Usage | None, TokenCounts | Unset]:

@@ -6,7 +6,7 @@ import msgspec
 
 from tollway.providers import classify, tidy
 from tollway.providers.bounds import MAX_CHOICES, Index
-from tollway.providers.mistral.content import Content, said_in
+from tollway.providers.mistral.content import PART_TYPES, Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.reply import (
     ReceivedCall,
@@ -106,7 +106,7 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
 
     def _tidied(self, data: bytes) -> bytes | None:
         otherwise = self._missing(data)._replace(answer_id="", model="")
-        return tidy.chat_chunk(data, otherwise, self._sums_up, lists=True)
+        return tidy.chat_chunk(data, otherwise, self._sums_up, parts=PART_TYPES)
 
     def _frame(self, chunk: _Chunk, data: bytes, name: bytes, _: bytes) -> bytes:
         marked = name == b"error" or chunk.object == "error" or classify.is_problem(chunk.error)
