@@ -35,6 +35,7 @@ class ToolCall(msgspec.Struct, gc=False):
     type: str | Unset | None = UNSET
     function: CalledFunction | None = None
     custom: Raw | Unset = UNSET
+    extra_content: Raw | Unset = UNSET
     # where servers forget the function around them; what is here is read a second time (``tidy.py``)
     name: Unset | None = UNSET
     arguments: Unset | None = UNSET
@@ -161,7 +162,11 @@ def whole_call(place: Place, where: str) -> dict[str, object]:
     """A call that never got a name, as the one piece of it that is told."""
     call_id = place.call_id or made_up_id(where, place.number)
     function = {"name": "", "arguments": place.before}
-    return {"index": place.number, "id": call_id, "type": _FUNCTION, "function": function}
+    return {"index": place.number, "id": call_id, "type": _FUNCTION, "function": function, **_extra(place)}
+
+
+def _extra(place: Place) -> dict[str, Raw]:
+    return {"extra_content": Raw(place.extra)} if place.extra else {}
 
 
 def _edit(delta: Said, known: Progress) -> _Edit | None:
@@ -194,13 +199,15 @@ def _places(calls: Sequence[ToolCall], known: Progress) -> Sequence[Place | None
             arguments if isinstance(arguments, str) else "",
             needs_name=piece.kind == _FUNCTION,
         )
+        if place is None and isinstance(piece.extra_content, Raw):
+            numbers.keep(piece.index, bytes(piece.extra_content))
         wrong = wrong or place is None or not _is_right(piece, place)
         places.append(place)
     return places if wrong else ()
 
 
 def _is_right(piece: ToolCall, place: Place) -> bool:
-    if piece.index != place.number or place.before:
+    if piece.index != place.number or place.before or place.extra:
         return False
     function = piece.function
     if place.is_first:
@@ -239,7 +246,7 @@ def _rewritten(choice: Mapping[str, Raw], edit: _Edit, where: str) -> dict[str, 
 
 
 def _moved(raw: Mapping[str, Raw], place: Place, where: str) -> dict[str, object]:
-    piece: dict[str, object] = {"index": place.number, **raw}
+    piece: dict[str, object] = {"index": place.number, **_extra(place), **raw}
     piece["index"] = place.number
     if place.is_first:
         piece["id"] = place.call_id or made_up_id(where, place.number)

@@ -52,12 +52,14 @@ class Place(NamedTuple):
     """The id of a call that begins, if its server gave it one that no other call has."""
     before: str = ""
     """Arguments that came before its name."""
+    extra: bytes = b""
+    """The JSON that came so, too, as ``extra_content``: what Google's servers want to get back with the call."""
 
 
 class Call:
     """What has to be remembered of one call."""
 
-    __slots__ = ("call_id", "has_arguments", "has_index", "kept", "kept_bytes", "key", "name", "number")
+    __slots__ = ("call_id", "extra", "has_arguments", "has_index", "kept", "kept_bytes", "key", "name", "number")
 
     def __init__(self, call_id: str | None = None, key: str | None = None) -> None:
         self.number = -1  # not told yet
@@ -66,6 +68,7 @@ class Call:
         self.has_index = False
         self.name = ""
         self.has_arguments = False
+        self.extra = b""
         self.kept: list[str] = []
         self.kept_bytes = 0
 
@@ -132,9 +135,16 @@ class CallNumbers:
         call.has_arguments = call.has_arguments or arguments != ""
         return Place(call.number, is_first=False, name=told)
 
+    def keep(self, index: int | None, extra: bytes) -> None:
+        """The piece that was placed last and is not told yet said this of its call."""
+        call = self._last if index is None else self._by_index.get(index)
+        if call is not None and call.number < 0 and call.kept_bytes + len(extra) <= MAX_UNNAMED_BYTES:
+            call.extra = extra
+            call.kept_bytes += len(extra)
+
     def unnamed(self) -> list[Place]:
         """The calls that never got a name, with all that was said of them. After this there are none."""
-        unnamed = [call for call in self._calls if call.number < 0 and (call.kept or call.call_id is not None)]
+        unnamed = [call for call in self._calls if call.number < 0 and (call.kept_bytes or call.call_id is not None)]
         return [self._tell(call, None) for call in unnamed]
 
     def _find(self, key: str | None, index: int | None, name: str | None) -> Call | None:
@@ -177,7 +187,8 @@ class CallNumbers:
     ) -> Place | None:
         if call.call_id is None and call_id is not None and _key(call_id) not in self._by_id:
             call.call_id = call_id
-            self._by_id[_key(call_id)] = call
+            call.key = _key(call_id)
+            self._by_id[call.key] = call
         if name is None and needs_name and call.kept_bytes + len(arguments) <= MAX_UNNAMED_BYTES:
             if arguments:
                 call.kept.append(arguments)
@@ -190,8 +201,9 @@ class CallNumbers:
     def _tell(self, call: Call, name: str | None) -> Place:
         call.number = self._told
         self._told += 1
-        place = Place(call.number, True, name, call.call_id, "".join(call.kept))
+        place = Place(call.number, True, name, call.call_id, "".join(call.kept), call.extra)
         call.kept.clear()
+        call.extra = b""
         if call.call_id is not None and len(call.call_id) > _SHORT_ID:
             call.call_id = call.call_id[:_SHORT_ID]  # from now on it only matters that there is one
         return place

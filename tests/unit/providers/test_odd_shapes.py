@@ -240,6 +240,18 @@ def test_a_custom_call_keeps_its_name_and_its_input(first: dict[str, Any]) -> No
     assert pieces[1]["custom"] == {"input": " -l"}
 
 
+@pytest.mark.parametrize("late", [b"", calls(piece(0, name="f")), calls(piece(0, "a", "{}", name="f"))])
+def test_what_is_said_of_a_call_before_its_name_waits_with_it(late: bytes) -> None:
+    extra = {"google": {"thought_signature": "SIG"}}
+    out, decoder = decoded("openai", calls(piece(0, "a", extra_content=extra)) + late + CALLED + DONE)
+    deltas = [json.loads(frame)["choices"][0]["delta"] for frame in frames(out)[:-1]]
+    first = next(delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta)
+    assert (decoder.failure, first["id"], first["extra_content"]) == (None, "a", extra)
+    assert out.count(b"SIG") == 1
+    long = calls(piece(0, "a", extra_content="x" * 200_000))
+    assert len(decoded("openai", long + late + CALLED + DONE)[0]) < 1_000
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_refusal_in_halves_is_whole(dialect: str) -> None:
     stream = said({"role": "assistant", "refusal": "no \ud83d"}) + said({"refusal": "\ude00"}) + END + DONE
