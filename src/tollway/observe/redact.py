@@ -7,6 +7,7 @@ settings are registered at start) and by pattern (for what strangers put into te
 import re
 from collections.abc import Iterable
 
+from tollway.domain.credentials import ANNOUNCED, MARKED
 from tollway.domain.keys import Secret
 
 MASK = "***"
@@ -16,21 +17,15 @@ _LOOK_AHEAD = 1024  # characters read past the cut, so that a secret that stradd
 
 # Linear, all of them: each begins with a literal or at the start of a run, and nothing repeated is repeated again.
 _PATTERNS = (
-    (re.compile(r"\b(sk-[A-Za-z0-9]{0,4})[A-Za-z0-9_-]{4,}"), rf"\1{MASK}"),
+    (ANNOUNCED, rf"\1{MASK}"),
+    (re.compile(r"(?<![A-Za-z0-9])(sk-[A-Za-z0-9]{0,4})[A-Za-z0-9_-]{4,}"), rf"\1{MASK}"),
+    (MARKED, MASK),
     (re.compile(r"\b(bearer|basic)[ \t]+[^\s\"',;]+", re.IGNORECASE), rf"\1 {MASK}"),
     (re.compile(r"://[^\s/@\"']+@"), f"://{MASK}@"),
-    (
-        re.compile(
-            r"\b(api[_-]?key|password|passwd|secret|token|authorization)([\"']?[ \t]{0,4}[=:][ \t]{0,4}[\"']?)"
-            r"(?!bearer|basic)[^\s\"',;&]+",
-            re.IGNORECASE,
-        ),
-        rf"\1\2{MASK}",
-    ),
     # Providers' keys without a prefix, hashes, ciphertexts: long runs that hold both digits and letters.
     (re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{32,}"), MASK),
 )
-# What most values are, ids, names, kinds: no pattern can match in them, so none is tried.
+# What most values are, ids, names, kinds: no pattern but MARKED can match in them, so no other is tried.
 _HARMLESS = re.compile(r"(?!.{0,31}sk-)[A-Za-z0-9_./-]{0,31}")
 
 _MAX_ID = 128
@@ -50,7 +45,7 @@ class Redactor:
 
         What was cut off shows as one more character, an ellipsis.
         """
-        if len(text) <= limit and _HARMLESS.fullmatch(text) and not (self._known and self._known.search(text)):
+        if len(text) <= limit and _HARMLESS.fullmatch(text) and not self._is_secret(text):
             return text
         window = text[: limit + _LOOK_AHEAD]
         whole = len(window) == len(text)
@@ -66,8 +61,11 @@ class Redactor:
 
     def clean_id(self, text: str) -> str:
         """An identifier as it is, though it looks as random as a secret; of everything else, what may be shown."""
+        return text if _ID.fullmatch(text) and not self._is_secret(text) else self.clean(text, _MAX_ID)
+
+    def _is_secret(self, text: str) -> bool:
         known = self._known is not None and self._known.search(text)
-        return text if _ID.fullmatch(text) and not known else self.clean(text, _MAX_ID)
+        return bool(known or MARKED.search(text))
 
 
 def _escaped(letter: str) -> str:

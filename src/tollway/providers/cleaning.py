@@ -11,6 +11,8 @@ import base64
 import re
 from urllib.parse import quote
 
+from tollway.domain.credentials import ANNOUNCED, MARKED
+
 MASK = "***"
 
 MAX_READ = 4_000
@@ -28,13 +30,18 @@ MAX_ID = 128
 _LABEL = r"[a-z0-9_-]{1,63}"  # of a host's name
 _HEX = r"[0-9a-f]{1,4}"  # of an IPv6 address
 
+_FOLDERS = (
+    "home|root|usr|opt|var|etc|srv|mnt|tmp|app|workspace|users|private|proc|run|models?|data|dev|code|lib|cache|weights"
+    "|checkpoints?|volumes?|storage|scratch|shared|nfs|content|media"
+)
+
 _HIDDEN = re.compile(
     rf"""
     # addresses, with all that hangs on them
       \b[a-z][a-z0-9+.-]{{1,15}}://[^\s"'<>`\\]*[^\s"'<>`\\.,;:!?)\]}}]
     | (?<![\w.+-])[\w.+-]{{1,64}}@{_LABEL}(?:\.{_LABEL}){{1,8}}
     | \b\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?::\d+)?
-    | \bip(?:-\d{{1,3}}){{4}}(?:\.{_LABEL}){{0,8}}
+    | \b(?:ip|ec2)(?:-\d{{1,3}}){{4}}(?:\.{_LABEL}){{0,8}}
     | (?<![\w:.])\[?
       (?:(?:{_HEX}:){{4,7}}{_HEX}|(?:(?:{_HEX}:){{1,7}}:{_HEX}|(?:{_HEX}:){{1,7}}:|::{_HEX})(?::{_HEX}){{0,6}})
       (?:\.\d{{1,3}}){{0,3}}(?:%\w{{1,16}})?\]?(?::\d{{1,5}})?(?!\w)
@@ -44,8 +51,16 @@ _HIDDEN = re.compile(
     | (?<![\w.-])(?:{_LABEL}\.){{1,8}}{_LABEL}:\d{{2,5}}(?!\w)
     | (?<![\w.-])(?=[a-z_]*[\d-])[a-z][a-z0-9_-]{{1,63}}:\d{{2,5}}(?!\w)
     | \blocalhost(?::\d{{1,5}})?
+    | (?<![\w.-])(?!(?:www|docs|help|support|status|platform|console|api)\.)(?:{_LABEL}\.){{2,8}}
+      (?:com|net|org|io|ai|dev|cloud|app|tech|eu|de|fr|uk|cn|jp)(?![\w/-]|\.\w)
+    # what stands where only a host can
+    | \bhost(?:name)?["']?\s{{0,4}}[=:]\s{{0,4}}["']?[^\s"',;)\]}}]+
+    | \b(?:ENOTFOUND|EAI_AGAIN|E(?:CONN|HOST|NET)[A-Z]{{5,7}}|ETIMEDOUT)\s{{1,4}}["']?[\w.:\[\]-]+
+    | \b(?:lookup|resolve(?:\ host(?:name)?)?|unknown\ host|connect(?:ing|ion)?\ to):?\s{{1,4}}["']?
+      (?=[a-z]*(?:\d|[._-]\w))[a-z]{_LABEL}(?:\.{_LABEL}){{0,8}}
     # where something lies on somebody's disk
-    | (?<![\w./-])/(?:home|root|usr|opt|var|etc|srv|mnt|tmp|app|workspace|users|private|proc)/[^\s"'`,;:)\]}}]+
+    | (?<![\w./-])(?:~|unix:)?/(?:{_FOLDERS})/[^\s"'`,;:)\]}}]+
+    | \bunix:[^\s"'`,;)\]}}]+
     | \b[a-z]:\\[^\s"'`,;:)\]}}]+
     # accounts
     | \b(?:org|organization|proj|project|team|tenant|acct|account|workspace|wrkspc|user|ak|pk|sess)
@@ -55,13 +70,11 @@ _HIDDEN = re.compile(
     | \bprojects/[\w-]+
     | \bsubscriptions/[\w-]+(?:/[\w.-]+){{0,12}}
     | (?<!\d)\d{{12}}(?!\d)
-    # keys: with a prefix, after a word that announces one, already masked by somebody
-    | \bsk-[\w*.-]+
-    | \bakia[0-9a-z]{{12,}}
+    # keys (others: ``domain/credentials.py``), also those that somebody has masked already
+    | (?<![a-z0-9])sk-[\w*.-]+
     | \beyj[\w-]+(?:\.[\w-]+){{0,2}}
     | \bbearer\s+\S+
     | \bbasic\s+(?=(?-i:[A-Za-z]*?(?:[a-z][A-Z]|[0-9+/=])))[a-z0-9+/=]{{8,}}
-    | \b(?:api[_-]?key|password|passwd|secret|token|authorization)["']?\s{{0,4}}[=:]\s{{0,4}}["']?[^\s"',;&)\]}}]+
     | (?<![\w*-])[\w-]{{1,64}}\*{{3,}}[\w*-]{{0,64}}
     | (?<![\w*-])\*{{3,}}[\w-]{{1,64}}
     """,
@@ -85,8 +98,15 @@ def clean(text: str, limit: int = MAX_SHOWN) -> str:
     text = text[:MAX_READ]
     if echo := _ECHO.search(text):
         text = text[: echo.start()].rstrip(" ,;:[{(") + " …"
-    text = _CONTROL.sub(" ", _RANDOM.sub(MASK, _HIDDEN.sub(MASK, text))).strip()
+    text = _CONTROL.sub(" ", _masked(text)).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _masked(text: str) -> str:
+    """What is announced comes first, so that nothing that hides its name shows its value."""
+    for hidden in (ANNOUNCED, MARKED, _HIDDEN, _RANDOM):
+        text = hidden.sub(MASK, text)
+    return text
 
 
 def clean_word(text: str) -> str:
@@ -98,7 +118,9 @@ def clean_word(text: str) -> str:
 def clean_id(text: str) -> str:
     """A provider's id of a request, which is random by nature; nothing of what cannot be one."""
     text = text.strip()
-    return text if _ID.fullmatch(text) and not _HIDDEN.search(text) else ""
+    return (
+        text if _ID.fullmatch(text) and not any(hidden.search(text) for hidden in (ANNOUNCED, MARKED, _HIDDEN)) else ""
+    )
 
 
 # --- what is repeated ---------------------------------------------------------------------------------------

@@ -17,6 +17,12 @@ PLAIN = Redactor()
     [
         "Incorrect API key provided: CANARY. You can find",
         "authorization: Bearer CANARY",
+        "Authorization: Token CANARY",
+        '{"Authorization": "Custom CANARY"}',
+        "OPENAI_API_KEY=CANARY",
+        "AWS_SECRET_ACCESS_KEY=CANARY",
+        "client_secret: CANARY",
+        '"refresh_token":"CANARY"',
         "Authorization:Basic CANARY",
         '{"api_key": "CANARY"}',
         "api-key=CANARY&x=1",
@@ -29,7 +35,12 @@ PLAIN = Redactor()
 )
 @pytest.mark.parametrize(
     "canary",
-    ["sk-proj-Abc_123-defGHI456jklMNO", "sk-tw-" + "aB3" * 17, "Qm9uam91cjEyMzQ1Njc4OTBhYmNkZWZnaGlq"],
+    [
+        *("hf_abcdefGHIJKLmnopqrSTUVwxyzabcdefgh", "AIza" + "abCD" * 8, "gsk_" + "abCD" * 9, "xai-" + "abCD" * 9),
+        "sk-proj-Abc_123-defGHI456jklMNO",
+        "sk-tw-" + "aB3" * 17,
+        "Qm9uam91cjEyMzQ1Njc4OTBhYmNkZWZnaGlq",
+    ],
 )
 def test_a_planted_secret_is_masked(text: str, canary: str) -> None:
     cleaned = PLAIN.clean(text.replace("CANARY", canary), 200)
@@ -54,6 +65,7 @@ def test_what_is_known_is_masked_wherever_it_stands() -> None:
         "req_6a1c2f4dd3b5f0a1b2c300000001 ended: rate_limited",
         "key_3hK9aZ81bQ2mX7Lp has 60 requests per minute",
         "cannot use /home/ann/.local/share/tollway: Permission denied",
+        "max_tokens: 100, token limit exceeded, completion tokens=5, secret of success",
         "gpt-4o-mini-2024-07-18 answered 200 in 1.25 s",
     ],
 )
@@ -89,7 +101,24 @@ def test_any_text_becomes_one_printable_line(text: str, limit: int) -> None:
 
 
 PIECES = st.sampled_from(
-    ["sk-", "Bearer ", "basic", " ", "/", "://", "@", "token", "=", "a1B2", "-", "x" * 9, "7" * 31]
+    [
+        "sk-",
+        "hf_",
+        "AIza",
+        "abcdefghijkl",
+        "Bearer ",
+        "basic",
+        " ",
+        "/",
+        "://",
+        "@",
+        "token",
+        "=",
+        "a1B2",
+        "-",
+        "x" * 9,
+        "7" * 31,
+    ]
 )
 
 

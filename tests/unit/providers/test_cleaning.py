@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from linear import assert_linear
 
 from cpu_time import cpu_seconds
+from tollway.domain import credentials
+from tollway.observe.redact import Redactor
 from tollway.providers import cleaning
 from tollway.providers.cleaning import as_said, clean, clean_id, clean_word, without_secret, without_shared
 
@@ -29,6 +31,20 @@ from tollway.providers.cleaning import as_said, clean, clean_id, clean_word, wit
         "api_key=hunter2",
         "password: hunter2",
         'authorization": "x-y-z',
+        "Authorization: Bearer hf_abcdefGHIJKLmnopqrSTUV",
+        "Authorization: Basic dXNlcjpwYXNz",
+        "Authorization: Token x",
+        "api_key: Bearer x",
+        "api key: hunter2",
+        "access_token=hunter2",
+        "x-api-key: hunter2",
+        "secret_key=hunter2",
+        "Set-Cookie: session=hunter2",
+        "hf_abcdefGHIJKLmnopqrSTUVwxyzabcdef",
+        "gsk_abcdefGHIJKLmnopqrSTUVwxyz",
+        "xai-abcdefGHIJKLmnopqrSTUVwxyz",
+        "AIzaAbcdefGHIJKLmnopqrSTUVwxyz",
+        "sk-abcdefGHIJKLmnopqrSTUVwxyz",
         "hunt****er22",
         "****er22",
         # addresses
@@ -50,11 +66,22 @@ from tollway.providers.cleaning import as_said, clean, clean_id, clean_word, wit
         "consumer.staging:8080",
         "vllm-0:8000",
         "node7:443",
+        "ec2-1-2-3-4.compute-1.amazonaws.com",
+        "vllm-a.example.com",
+        "llm.staging.acme.io",
+        "host=vllm-a",
+        "hostname: vllm",
+        "ENOTFOUND vllm-service",
+        "ECONNREFUSED redis",
+        "lookup vllm-service",
+        "Connecting to gpu7",
         "localhost:11434",
         "localhost",
         # places
         "/home/ubuntu/vllm/engine.py",
         "/opt/app/server.py",
+        "/models/llama-3/config.json",
+        "unix:/run/x.sock",
         "C:\\models\\server.py",
         # accounts
         "org-abcDEF123456",
@@ -77,11 +104,41 @@ def test_what_is_nobodys_business_is_masked(hidden: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "OPENAI_API_KEY=hunterTwo",
+        "AWS_SECRET_ACCESS_KEY=hunterTwo is not valid",
+        "client_secret: hunterTwo",
+        'got {"refresh_token":"hunterTwo","x":1}',
+        '{"Authorization": "Bearer hunterTwo"}',
+        '{"Authorization": "Custom-Scheme hunterTwo"}',
+        "{'authorization': ['Bearer hunterTwo']}",
+        r"{\"api_key\": \"hunterTwo\"}",
+        "headers: apiKey => hunterTwo",
+        "openaiApiKey=hunterTwo",
+        "PGPASSWORD=hunterTwo psql",
+        "password='my own hunterTwo'",
+        "Ocp-Apim-Subscription-Key: hunterTwo",
+        "Authorization: Bearer token hunterTwo",
+        "https://x.example/v1?access_token=hunterTwo&x=1",
+    ],
+)
+def test_what_a_name_announces_is_masked_and_what_stands_beside_it_stays(text: str) -> None:
+    assert "hunterTwo" not in clean(text)
+    assert "***" in clean(text)
+    assert "hunterTwo" not in Redactor().clean(text, 200)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' (v1.2).",
         "This model's maximum context length is 131072 tokens. However, you requested 1,354,787 tokens.",
         "Rate limit reached for gpt-4o-mini-2024-07-18 on tokens per min (TPM): Limit 30000, Used 29000.",
         "qwen2.5:14b and meta-llama/Llama-3.3-70B at 12:30:45, std::vector, a ** b, basic plan, Basic authentication",
         "messages[0].content: Input should be a valid string; tools[1].function: Missing",
+        "max_tokens: 100, max_token: 5, eos_token=</s>, token limit exceeded, completion tokens=5, secret of success",
+        "us.anthropic.claude-3-5-sonnet-v2:0, gpt-4.1-mini, org.apache.http, java.net.SocketException, torch.cuda",
+        "See platform.openai.com/docs, docs.mistral.ai or console.groq.com. Could not resolve it; connect to it.",
+        "messages.0.content, tools.1.function.name, /v1/models/gpt-4o, and/or, hf_hub, gh_actions, fw_size, xai-grok",
         "Overloaded (529), error 1300, 0.25 s, 3/4, 50 %, v1.10.2",
         "Grüße, 東京 🚀",
         "invalid_request_message_order_of_things",
@@ -89,6 +146,13 @@ def test_what_is_nobodys_business_is_masked(hidden: str) -> None:
 )
 def test_words_stay_readable(text: str) -> None:
     assert clean(text) == text
+
+
+def test_the_host_of_a_failed_call_is_masked() -> None:
+    text = "HTTPConnectionPool(host='vllm-a.example.com', port=8000): Read timed out. (read timeout=60)"
+    assert clean(text) == "HTTPConnectionPool(***', port=8000): Read timed out. (read timeout=60)"
+    assert clean("getaddrinfo ENOTFOUND vllm-service") == "getaddrinfo ***"
+    assert clean("dial tcp: lookup vllm-service on 10.0.0.1:53: no such host") == "dial tcp: *** on ***: no such host"
 
 
 def test_a_text_becomes_one_line_of_bounded_length() -> None:
@@ -243,6 +307,13 @@ PIECES = (
         "[",
         "eyJa.",
         "api_key",
+        "token=" + " " * 4,
+        'token="',
+        "token=bearer ",
+        "hf_",
+        "host=",
+        "connect to a",
+        "a.b.com",
         "subscriptions/a/",
         "input_value ",
         '"input" ',
@@ -270,6 +341,7 @@ PIECES = (
 @pytest.mark.parametrize("piece", PIECES)
 def test_the_worst_text_takes_linear_time(piece: str) -> None:
     assert_linear(cleaning, piece)
+    assert_linear(credentials, piece)
 
 
 def test_the_worst_echo_of_a_large_request_is_looked_for_in_a_bounded_number_of_steps() -> None:
