@@ -42,20 +42,36 @@ def classify(status: int, headers: Mapping[bytes, bytes], body: bytes) -> Upstre
     return failure(status, problem, told if wait_s is None else wait_s, in_words=told is not None)
 
 
+def gave_up(data: bytes) -> UpstreamFailure:
+    """What an answer means, or a chunk, where a choice ends with ``error``; some have the error itself beside it."""
+    try:
+        raw = next(choice.error for choice in _as_choices(data).choices if is_problem(choice.error))
+    except (*UNREADABLE, StopIteration):
+        return GAVE_UP
+    assert isinstance(raw, Raw)
+    problem = read_problem(raw, failed=True)
+    return failure(200, problem) if problem.message else GAVE_UP
+
+
 class _Top(msgspec.Struct, gc=False):
     error: Raw | Unset = UNSET
 
 
+class _Choices(msgspec.Struct, gc=False):
+    choices: list[_Top]
+
+
 _as_top = decoder(_Top)
 _as_tops = decoder(list[_Top])
+_as_choices = decoder(_Choices)
 
 
 def no_answer(body: bytes) -> UpstreamFailure:
-    """What an answer means that has a good status and is none: an error object, or junk."""
+    """What an answer means that has a good status and is none: an error object, an error in plain words, or junk."""
     try:
         marked = is_problem(_as_top(body).error)
     except UNREADABLE:
-        return in_a_list(body) or NO_ANSWER
+        return in_words(body) or NO_ANSWER
     problem = told_alone(body) or read_problem(body)
     return failure(200, problem) if marked or problem.message else NO_ANSWER
 
@@ -122,14 +138,27 @@ def _in_other_words(problem: Problem, said: _Verdict) -> Problem:
     return problem
 
 
-def in_a_list(data: bytes) -> UpstreamFailure | None:
-    """The failure where an error stands in a list, as Google's do; None for everything else."""
-    if len(data) > MAX_BODY or not data.lstrip().startswith(b"["):
+MAX_PLAIN = 2_000
+"""Bytes of a plain text that is taken for an error; pages are longer."""
+
+
+def in_words(data: bytes) -> UpstreamFailure | None:
+    """The failure where an error is a text of at least two words, a list of them or a page, or stands in a list, as
+    Google's do; None for everything else."""
+    text = data.lstrip()
+    if len(data) > MAX_BODY or text.startswith(b"{"):
         return None
     try:
         marked = any(is_problem(top.error) for top in _as_tops(data)[:1])
-    except UNREADABLE:
-        return None
+    except UNREADABLE:  # no list of objects
+        if len(data) > MAX_PLAIN and not text.startswith(b"<"):
+            return None
+        problem = read_problem(data)
+        if " " not in problem.message or problem.message.startswith(("{", "[")):
+            return None
+        failed = failure(200, problem)
+        is_sorted = failed.kind is not FailureKind.SERVER
+        return failed if is_sorted else msgspec.structs.replace(NO_ANSWER, said=failed.said)
     return failure(200, read_problem(data)) if marked else None
 
 

@@ -95,11 +95,15 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/ -]{0,99}")
 
 def clean(text: str, limit: int = MAX_SHOWN) -> str:
     """The text on one line, at most ``limit`` characters long, what rule 1 names masked."""
-    text = text[:MAX_READ]
-    if echo := _ECHO.search(text):
-        text = text[: echo.start()].rstrip(" ,;:[{(") + " …"
+    text = without_echo(text[:MAX_READ])
     text = _CONTROL.sub(" ", _masked(text)).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def without_echo(text: str) -> str:
+    """The text up to where a validator repeats what it was given."""
+    echo = _ECHO.search(text)
+    return text[: echo.start()].rstrip(" ,;:[{(") + " …" if echo else text
 
 
 def _masked(text: str) -> str:

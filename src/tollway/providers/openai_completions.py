@@ -99,6 +99,8 @@ def _whole(body: bytes, call: CompletionCall) -> ChatResult | UpstreamFailure:
             reply = _decode_reply(body)
         if len(reply.choices) > call.n + EXTRA_CHOICES:
             return classify.NO_ANSWER
+        if any(choice.finish_reason == "error" for choice in reply.choices):
+            return classify.gave_up(body)
         if not all(map(_has_reason, reply.choices)):
             body = _with_reasons(body, reply.choices)
     except UNREADABLE:

@@ -93,7 +93,7 @@ def _second_reading(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure
             return classify.NO_ANSWER
         for choice in reply.choices:
             if choice.finish_reason == "error":
-                return classify.GAVE_UP
+                return classify.gave_up(body)
         if not all(map(_is_right, reply.choices)):
             body = _mended(body, reply.choices)
     except UNREADABLE:

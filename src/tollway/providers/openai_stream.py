@@ -119,7 +119,7 @@ class PassingStream(ChatStream[C, E]):
                 continue
             says, reason = self._says(raw), real_reason(choice.finish_reason)
             if reason == "error":
-                self.failure = classify.GAVE_UP
+                self.failure = classify.gave_up(data)
                 return b""
             if says:
                 self._endings[choice.index].said(reason)

@@ -4,12 +4,15 @@
     {"object": "error", "message", "type", "code"}       {"message": "text"}       {"errors": [{…}, …]}
     {"message": {"detail": [item, …]}}                   {"detail": [item, …]}     with item = {"loc", "msg", "input"}
     [{"error": {…}}]                                     {"error": {"message": "{\\"error\\": …}"}}
+    {"error": "Bad Request", "message": "text"}          {"result": {"error": {…}}}    {"errors": {"prompt": ["text"]}}
     <Error><Code>…</Code><Message>…</Message></Error>    a page of HTML            plain text
 
 1. The innermost message counts; what the objects around it say besides is kept where the inner ones say nothing.
 2. Of a list of validation errors the paths and the messages are read. Its ``input``, which echoes what the client sent,
    never is.
-3. Whatever comes, the work is bounded and nothing is raised.
+3. What is no strict JSON is mended (``wire/loose_json.py``). Of what cannot be, as it is cut short or Python's own
+   writing, the texts behind the names of a message are read.
+4. Whatever comes, the work is bounded and nothing is raised.
 """
 
 import html
@@ -19,8 +22,9 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tollway.providers.cleaning import MAX_READ, clean, clean_id, clean_word
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder
+from tollway.providers.cleaning import MAX_READ, as_said, clean, clean_id, clean_word, without_echo
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, in_utf8
+from tollway.wire.loose_json import strict
 
 T = TypeVar("T")
 
@@ -56,7 +60,11 @@ def read_problem(body: bytes | Raw, *, failed: bool = False) -> Problem:
     text = bytes(body)
     if len(text) > MAX_BODY or text.count(b",") > MAX_COMMAS:
         return Problem()
-    found = _read(body, _MAX_DEPTH, failed=failed) or _read_text(text)
+    found = _read(body, _MAX_DEPTH, failed=failed)
+    if found is None or not found.message:
+        mended = strict(in_utf8(text).removeprefix(_BOM))
+        found = (_read(mended, _MAX_DEPTH, failed=failed) if mended != text else None) or found
+    found = found or _read_text(text, failed=failed)
     return Problem(
         clean(found.message),
         clean_word(found.type),
@@ -74,6 +82,9 @@ def is_problem(raw: Raw | Unset) -> bool:
 
 
 _NOTHING = re.compile(rb'null|false|"\s*+"|\{\s*+\}|\[\s*+\]|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?')
+
+
+_BOM = b"\xef\xbb\xbf"
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------
@@ -98,6 +109,12 @@ class _Members(msgspec.Struct, gc=False):
     error: Raw | Unset = UNSET
     errors: Raw | Unset = UNSET
     fault: Raw | Unset = UNSET
+    err: Raw | Unset = UNSET
+    capital_error: Raw | Unset = _named("Error")
+    header: Raw | Unset = UNSET
+    data: Raw | Unset = UNSET
+    result: Raw | Unset = UNSET
+    response: Raw | Unset = UNSET
     message: Raw | Unset = UNSET
     detail: Raw | Unset = UNSET
     metadata: Raw | Unset = UNSET
@@ -115,6 +132,11 @@ class _Members(msgspec.Struct, gc=False):
     description: Raw | Unset = UNSET
     reason: Raw | Unset = UNSET
     title: Raw | Unset = UNSET
+    err_msg: Raw | Unset = UNSET
+    details: Raw | Unset = UNSET
+    info: Raw | Unset = UNSET
+    cause: Raw | Unset = UNSET
+    innererror: Raw | Unset = UNSET
     # kinds
     type: Raw | Unset = UNSET
     aws_type: Raw | Unset = _named("__type")
@@ -140,9 +162,15 @@ class _Item(msgspec.Struct, gc=False):
     loc: list[str | int] = []
 
 
+class _Wrapped(msgspec.Struct, gc=False):
+    text: str
+
+
 _as_members = decoder(_Members)
+_as_wrapped = decoder(_Wrapped)
 _as_items = decoder(list[_Item])
 _as_list = decoder(list[Raw])
+_as_fields = decoder(dict[str, list[str]])
 _as_text = decoder(str)
 _as_status: Callable[[bytes | Raw], int] = decoder(Annotated[int, msgspec.Meta(ge=400, le=599)])  # type: ignore[arg-type]
 _as_code: Callable[[bytes | Raw], str | int] = decoder(str | int)  # type: ignore[arg-type]  # a union is no class
@@ -174,11 +202,14 @@ _MAX_LEAD = 200  # characters before the object in a text
 
 def _read_object(top: _Members, depth: int, *, failed: bool) -> _Found | None:
     inner = None
-    for raw in (top.error, top.errors, top.fault, _unless_well(top.base_resp)):
+    for raw in (top.error, top.errors, top.fault, top.err, top.capital_error, _unless_well(top.base_resp)):
         inner = inner or _read(raw, depth - 1)
+    inner = inner or _read_fields(top.errors) or _read_wrapped(top, depth)
     own = _message(top, depth, failed=failed or inner is not None or _shows_failure(top)) or _Found()
     within = inner if inner is not None and inner.message else own._replace(**_said(inner)) if inner else own
     message = within.message
+    if within is inner and own.message and _try(_as_text, top.error) == message:
+        within, message = _beside(message, own)
     further = _read(top.metadata, depth - 1) or _read(top.raw, depth - 1)
     if further is not None and further.message and further.message not in message:
         message = f"{message}: {further.message}" if message else further.message
@@ -193,6 +224,36 @@ def _read_object(top: _Members, depth: int, *, failed: bool) -> _Found | None:
         within.request_id or _first_text(top.request_id, top.request_id_camel, top.request_id_capital),
     )
     return found if any(found) else None
+
+
+def _beside(error: str, own: _Found) -> tuple[_Found, str]:
+    """A text as ``error`` names the error, by its status or by a code, where a message stands beside it."""
+    if error in own.message:
+        return own, own.message
+    if _CODE.fullmatch(error):
+        return own._replace(code=own.code or error), own.message
+    return own, f"{error}: {own.message}"
+
+
+_CODE = re.compile(r"[a-z0-9]{1,40}(?:[_.-][a-z0-9]{1,40}){1,8}", re.IGNORECASE)
+
+
+def _read_wrapped(top: _Members, depth: int) -> _Found | None:
+    """An error in the envelope that a good answer comes in."""
+    head = _try(_as_members, top.header)
+    found = _read_object(head, depth - 1, failed=True) if head is not None and _shows_failure(head) else None
+    for raw in (top.data, top.result, top.response):
+        members = None if found else _try(_as_members, raw)
+        if members is not None and is_problem(members.error):
+            found = _read_object(members, depth - 1, failed=True)
+    return found
+
+
+def _read_fields(raw: Raw | Unset) -> _Found | None:
+    """What is wrong with each member of a request, as a list under the member's name."""
+    fields = list((_try(_as_fields, raw) or {}).items())[:_MAX_ITEMS]
+    lines = [f"{name}: {'; '.join(texts[:_MAX_ITEMS])}" for name, texts in fields]
+    return _Found("; ".join(lines), param=fields[0][0]) if lines else None
 
 
 def _read_list(raw: bytes | Raw, depth: int) -> _Found | None:
@@ -233,6 +294,7 @@ def _shows_failure(top: _Members) -> bool:
             top.error_code,
             top.error_code_camel,
             top.aws_type,
+            top.err_msg,
             top.error_msg,
             top.error_message,
             top.error_camel,
@@ -247,11 +309,13 @@ def _message(source: _Members, depth: int, *, failed: bool) -> _Found | None:
     others = (
         *(source.msg, source.error_message, source.error_msg, source.error_description, source.error_camel),
         *(source.capital, source.faultstring, source.status_msg, source.description, source.reason, source.title),
+        *(source.err_msg, source.details, source.info, source.cause, source.innererror),
     )
     for raw in (*in_order, *others) if failed else in_order:
-        if (found := _read(raw, depth - 1)) is not None and found.message:
+        if (found := _read(raw, depth - 1, failed=failed)) is not None and found.message:
             return found
-    return None
+    wrapped = _try(_as_wrapped, source.message) if failed else None
+    return _Found(wrapped.text) if wrapped is not None else None
 
 
 _BRACKET = ord("[")
@@ -300,11 +364,21 @@ _XML = {
 }
 
 
-def _read_text(body: bytes) -> _Found:
-    """A page or a plain text without its tags; broken JSON says nothing to anybody."""
-    text = body[:MAX_READ].decode("utf-8", "replace").strip()
+_QUOTED = r"""(?:"((?:[^"\\]|\\.){1,2000})|'((?:[^'\\]|\\.){1,2000}))"""
+_BROKEN_MESSAGE = re.compile(
+    rf"""(?i:["'](?:message|msg|detail|error|error_?msg|error_?message|error_description)["'])\s{{0,4}}:\s{{0,4}}{_QUOTED}""",
+    re.DOTALL,
+)
+_BROKEN_WORD = {
+    name: re.compile(rf"""["']{name}["']\s{{0,4}}:\s{{0,4}}["']?([\w.-]{{1,100}})""") for name in ("type", "code")
+}
+
+
+def _read_text(body: bytes, *, failed: bool) -> _Found:
+    """A page or a plain text without its tags; of broken JSON, what stands behind a message's name."""
+    text = body[:MAX_READ].decode("utf-8", "replace").strip("\ufeff \t\r\n")
     if text.startswith(("{", "[", '"')):
-        return _Found()
+        return _read_broken(without_echo(text)) if failed else _Found()
     if not text.startswith("<"):
         return _Found(" ".join(text.split()))
     parts = {name: html.unescape(match[1].strip()) for name, find in _XML.items() if (match := find.search(text))}
@@ -315,6 +389,13 @@ def _read_text(body: bytes) -> _Found:
         seen = _without_element(seen, name)
     words = " ".join(html.unescape(_TAG.sub(" ", seen)).split())
     return _Found(words or parts.get("title", ""))
+
+
+def _read_broken(text: str) -> _Found:
+    messages = [match[1] or match[2] for match in _BROKEN_MESSAGE.finditer(text)][:2]
+    message = "; ".join(dict.fromkeys(as_said(found.encode("utf-8", "replace")).strip() for found in messages))
+    words = {name: match[1] for name, find in _BROKEN_WORD.items() if (match := find.search(text))}
+    return _Found(message, words.get("type", ""), words.get("code", ""))
 
 
 def _without_element(page: str, name: str) -> str:

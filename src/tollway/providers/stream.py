@@ -203,8 +203,11 @@ class ChatStream(Generic[C, E]):
             return self._cannot_read(data)
 
     def _cannot_read(self, data: bytes) -> bytes:
-        """An event that is none. After the end of the answer it is no reason to fail, unless it is an error."""
-        self.failure = classify.in_a_list(data) or (None if self.finished else UNREADABLE_EVENT)
+        """An event that is none. After the end of the answer it is no failure, unless it is an error in a list."""
+        if not self.finished:
+            self.failure = classify.in_words(data) or UNREADABLE_EVENT
+        elif data.startswith(b"["):
+            self.failure = classify.in_words(data)
         return b""
 
     def _missing(self, data: bytes) -> Missing:
@@ -244,7 +247,7 @@ class ChatStream(Generic[C, E]):
         """Note the failure that an event is about: one marked so, or one with a message and nothing of an answer."""
         problem = None
         if marked:
-            problem = classify.read_problem(data)
+            problem = classify.read_problem(data, failed=True)
         elif alone:
             problem = classify.told_alone(data, expected=self._all_ended)
         if problem is not None:

@@ -3,14 +3,16 @@
 import json
 
 import pytest
+from golden import asked, call
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpu_time import cpu_seconds
 from tollway.domain.failures import OWN_WORDS, FailureKind, Said, UpstreamFailure, cause_of
-from tollway.providers.classify import classify, failure, no_answer, read_problem, with_own_key
+from tollway.providers.classify import GAVE_UP, classify, failure, gave_up, no_answer, read_problem, with_own_key
 from tollway.providers.cleaning import clean
 from tollway.providers.retry_after import retry_after_s
+from tollway.providers.table import adapters
 
 K = FailureKind
 
@@ -390,13 +392,104 @@ def test_a_code_that_repeats_the_status_says_nothing() -> None:
     [
         ([{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}], "overloaded"),
         ([{"text": "a poem"}], ""),
-        (["a poem"], ""),
+        (["engine is overloaded", "try later"], "engine is overloaded; try later"),
+        ("engine is overloaded", "engine is overloaded"),
+        ("overloaded", ""),
+        ({"result": {"error": "engine is overloaded"}}, "engine is overloaded"),
         ({"title": "a poem"}, ""),
         ({"error": {"message": "no"}}, "no"),
     ],
 )
 def test_what_is_no_answer_is_told_only_where_it_is_an_error(body: object, said: str) -> None:
     assert no_answer(json.dumps(body).encode()).said.message == said
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"Error: engine is overloaded", "Error: engine is overloaded"),
+        (b"<html><body>Engine is overloaded</body></html>", "Engine is overloaded"),
+        (b"<p>" + b"so " * 800 + b"</p>", "so " * 166 + "s…"),
+        (b"so " * 800, ""),
+        (b"pong", ""),
+        (b'{"choices":[{"message":{"error":"no error', ""),
+        (b'["cut of', ""),
+        (b"42", ""),
+        (b"", ""),
+    ],
+)
+def test_an_error_in_plain_words_with_a_good_status_is_told(body: bytes, said: str) -> None:
+    assert no_answer(body).said.message == said
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize(
+    "event",
+    ["Error: engine is overloaded", '"Error: engine is overloaded"', '["Error: engine is overloaded"]'],
+)
+def test_an_error_in_plain_words_in_a_stream_is_told(dialect: str, event: str) -> None:
+    decoder = adapters(dialect)["chat/completions"].decoder(call({"stream": True}))
+    decoder.feed(b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"Hel"}}]}\n\n')
+    decoder.feed(f"data: {event}\n\n".encode())
+    assert decoder.failure is not None
+    assert decoder.failure.said.message == "Error: engine is overloaded"
+
+
+GIVEN_UP = {"index": 0, "finish_reason": "error", "error": {"code": 502, "message": "The hamster is down"}}
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize("operation", ["chat/completions", "completions"])
+def test_the_error_of_a_choice_is_told(dialect: str, operation: str) -> None:
+    asks = call({}) if operation == "chat/completions" else asked(operation, {"prompt": "a"})
+    adapter = adapters(dialect)[operation]
+    whole = {**GIVEN_UP, "text": "", "message": {"role": "assistant", "content": ""}}
+    failures = [adapter.decode(200, {}, json.dumps({"choices": [whole]}).encode(), asks)]
+    decoder = adapter.decoder(asks)
+    chunk = {"choices": [{**GIVEN_UP, "text": "", "delta": {"content": ""}}]}
+    decoder.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    for failed in (*failures, decoder.failure):
+        assert isinstance(failed, UpstreamFailure)
+        assert (failed.kind, failed.status, failed.said.message) == (K.SERVER, 502, "The hamster is down")
+
+
+@pytest.mark.parametrize("choice", [{}, {"error": None}, {"error": {}}, {"error": {"code": "c"}}])
+def test_a_choice_that_only_ends_with_an_error_has_our_words(choice: object) -> None:
+    assert gave_up(json.dumps({"choices": [choice]}).encode()) is GAVE_UP
+    assert gave_up(b"junk") is GAVE_UP
+
+
+WORDS = "The maximum context length is 4096 tokens, but 9000 tokens were requested"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"statusCode": 400, "error": "Bad Request", "message": WORDS},
+        {"timestamp": "2025-01-01", "status": 400, "error": "Bad Request", "message": WORDS, "path": "/v1"},
+        {"error": "invalid_request", "error_description": WORDS},
+        {"error": "Bad Request", "detail": WORDS},
+        {"error": "Bad Request", "msg": WORDS},
+        f"{{'error': {{'message': '{WORDS}'}}}}",
+        f'{{"error": {{"message": "{WORDS}',
+        f'{{"error": {{"message": "{WORDS}"}}}} trailing',
+        f'{{"error": {{"message": "{WORDS} \\ud83d"}}}}',
+        f'{{"error": {{"message": "{WORDS}", "retry": NaN}}}}',
+        {"data": {"error": {"message": WORDS}}},
+        {"errors": {"prompt": [WORDS]}},
+    ],
+    ids=lambda body: str(body)[:40],
+)
+def test_the_verdict_comes_from_the_words_wherever_they_stand(body: object) -> None:
+    failed = of(400, body)
+    assert (failed.kind, failed.code) == (K.CONTEXT, "context_length_exceeded")
+    assert WORDS in failed.message
+
+
+def test_money_and_waits_are_read_beside_the_name_of_a_status() -> None:
+    assert of(403, {"statusCode": 403, "error": "Forbidden", "message": "Insufficient balance"}).kind is K.QUOTA
+    busy = of(429, {"error": "Too Many Requests", "message": "retry in 30 seconds"})
+    assert (busy.kind, busy.retry_after_s) == (K.BUSY, 30)
 
 
 json_values = st.recursive(

@@ -117,7 +117,7 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
     warnings: list[str] = []
     for received in reply.choices:
         if received.finish_reason == "error":
-            return classify.GAVE_UP
+            return classify.gave_up(body)
         message = _last_said(received)
         if message is None:
             return classify.NO_ANSWER

@@ -126,6 +126,7 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
         for choice in chunk.choices:
             delta = self._delta(choice)
             if self.failure is not None:
+                self.failure = classify.gave_up(data)
                 break
             logprobs = None if choice.logprobs is UNSET else logprobs_of(choice.logprobs)
             if delta != _NOTHING or logprobs is not None:
