@@ -45,6 +45,13 @@ _PROMPT = _any(
 )
 """What was sent."""
 
+_OF_A_NAME = _any(
+    r"\b(?:unknown|unrecogni[sz]ed|unsupported|unexpected)(?: \w+){0,2}"
+    r" (?:parameter|argument|field|propert|option|keyword)",
+    r"\bextra (?:inputs?|fields?)(?: \w+)? not (?:permitted|allowed)",
+)
+"""A member that the server does not know, and that may have any name."""
+
 _BYTES = _any(r"\d ?(?:[kmg]i?b|bytes)\b", r"\b(?:files?|images?|audio|video|payload|entity)\b")
 
 _MANY = r"(?: \d[\d,.+ ]*(?:k|tokens?)?)?"  # the figure that some put behind what they count
@@ -77,11 +84,12 @@ _TOO_LONG = _any(
     # what to do about it
     r"(?:reduce|shorten|decrease) (?:the )?(?:length|size|number of tokens) (?:of|in) (?:the |your )?(?:\w+ )?"
     r"(?:messages|prompt|inputs?|conversation|context)",
-    r"shorten the prompt|(?:provide|use|using) a shorter (?:input|prompt)",
+    r"shorten the prompt|(?:provide|use|using|send)(?: an?)? shorter (?:or fewer )?(?:inputs?|prompts?|messages?)\b",
     # what some say and nobody else
+    r"(?:^|[.:;,] )tokens? limit exceeded|tokens?:? size limit exceeded",
     r"range of input length should be|exceeded model token limit|cannot truncate prompt|tokens limit reached",
     r"上下文.{0,12}(?:超|过长)|超[过出]了?(?:模型)?的?(?:最大)?(?:上下文|输入|长度)",
-    r"(?:输入|提示词|请求)(?:内容|文本)?.{0,6}(?:过长|超长|太长)",
+    r"(?:输入|提示词|请求|prompts?)(?:内容|文本)?.{0,6}(?:过长|超长|太长)",
 )
 
 # Three things said in one sentence, in this order: what was sent, is more than, what there is room for.
@@ -105,7 +113,7 @@ def is_too_long(text: str) -> bool:
     A cap on the answer that no model grants is not meant, nor what is sent per minute, nor a size in bytes.
     """
     plain = _plain(text)
-    if _RATE.search(plain):
+    if _RATE.search(plain) or _OF_A_NAME.search(plain):
         return False
     uncapped = _CAP.sub(" ", plain)
     if uncapped != plain and not _PROMPT.search(uncapped):
