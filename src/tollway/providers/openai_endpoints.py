@@ -11,15 +11,17 @@ import msgspec
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
-from tollway.providers import classify
+from tollway.providers import classify, vectors
 from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.bounds import ALWAYS_CHEAP
 from tollway.providers.quirks import USUAL, Quirks
+from tollway.providers.tidy import MAX_MENDS_OF_A_REPLY
 from tollway.providers.unstreamed import Unstreamed
 from tollway.providers.usage import read_input_usage
 from tollway.providers.vectors import UNENCODABLE, Vector, as_asked, is_as_asked
 from tollway.wire.embeddings_request import EmbeddingsCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_utf8, members
+from tollway.wire.loose_json import of_a_body
 from tollway.wire.moderation_request import InputPart, ModerationCall
 
 T = TypeVar("T")
@@ -35,6 +37,8 @@ MAX_MEMBERS_EACH = 64
 class _Embeddings(msgspec.Struct, gc=False):
     data: list[Vector]
     usage: Raw | Unset = UNSET
+    object: str = ""
+    model: str = ""
 
 
 class _Moderations(msgspec.Struct, gc=False):
@@ -58,9 +62,12 @@ class OpenAIEmbeddings(Unstreamed):
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, call: EmbeddingsCall
     ) -> ChatResult | UpstreamFailure:
         """The body as it came, or with its embeddings in the encoding that was asked for."""
-        reply = _read(status, headers, body, _decode_embeddings, call.inputs)
-        if isinstance(reply, UpstreamFailure):
-            return reply
+        if not is_good(status):
+            return self.classify(status, headers, body)
+        found = _read(body, _decode_embeddings, call.inputs, lambda odd: vectors.tidy(odd, call.model))
+        if isinstance(found, UpstreamFailure):
+            return found
+        body, reply = found
         if len(reply.data) != call.inputs:
             return classify.NO_ANSWER
         for vector in reply.data:
@@ -86,9 +93,12 @@ class OpenAIModerations(Unstreamed):
     ) -> ChatResult | UpstreamFailure:
         """The body as it came, if every input is judged in it."""
         inputs = 1 if isinstance(call.input[0], InputPart) else len(call.input)
-        reply = _read(status, headers, body, _decode_moderations, inputs)
-        if isinstance(reply, UpstreamFailure):
-            return reply
+        if not is_good(status):
+            return self.classify(status, headers, body)
+        found = _read(body, _decode_moderations, inputs, lambda odd: of_a_body(odd, MAX_MENDS_OF_A_REPLY))
+        if isinstance(found, UpstreamFailure):
+            return found
+        body, reply = found
         if len(reply.results) != inputs:
             return classify.NO_ANSWER
         return ChatResult(body, read_input_usage(reply.usage) or FREE)
@@ -100,18 +110,20 @@ _as_objects = decoder(list[dict[str, Raw]])
 
 
 def _read(
-    status: int, headers: Mapping[bytes, bytes], body: bytes, decode: Callable[[bytes | Raw], T], items: int
-) -> T | UpstreamFailure:
-    """The answer, if it has not far more members than so many items can have."""
-    if not is_good(status):
-        return classify.classify(status, headers, body)
+    body: bytes, decode: Callable[[bytes | Raw], T], items: int, tidy: Callable[[bytes], bytes]
+) -> tuple[bytes, T] | UpstreamFailure:
+    """The answer, if it has not far more members than so many items can have; what strict types refuse, made tidy."""
     if len(body) > ALWAYS_CHEAP and body.count(b":") > MAX_MEMBERS_EACH * (items + 1):
         return classify.NO_ANSWER
     try:
-        reply = decode(body)
+        try:
+            reply = decode(body)
+        except UNREADABLE:
+            body = tidy(body)
+            reply = decode(body)
     except UNREADABLE:
         return classify.no_answer(body)
-    return reply if is_utf8(body) else classify.NO_ANSWER
+    return (body, reply) if is_utf8(body) else classify.NO_ANSWER
 
 
 def _in_another_encoding(body: bytes, reply: _Embeddings, encoding_format: str) -> ChatResult | UpstreamFailure:

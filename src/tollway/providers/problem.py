@@ -24,7 +24,7 @@ import msgspec
 
 from tollway.providers.cleaning import MAX_READ, as_said, clean, clean_id, clean_word, without_echo
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, in_utf8
-from tollway.wire.loose_json import strict
+from tollway.wire.loose_json import of_a_body
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def read_problem(body: bytes | Raw, *, failed: bool = False) -> Problem:
         return Problem()
     found = _read(body, _MAX_DEPTH, failed=failed)
     if found is None or not found.message:
-        mended = strict(in_utf8(text).removeprefix(_BOM))
+        mended = of_a_body(in_utf8(text))
         found = (_read(mended, _MAX_DEPTH, failed=failed) if mended != text else None) or found
     found = found or _read_text(text, failed=failed)
     return Problem(
@@ -82,9 +82,6 @@ def is_problem(raw: Raw | Unset) -> bool:
 
 
 _NOTHING = re.compile(rb'null|false|"\s*+"|\{\s*+\}|\[\s*+\]|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?')
-
-
-_BOM = b"\xef\xbb\xbf"
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------

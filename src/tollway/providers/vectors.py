@@ -6,18 +6,24 @@
 3. Asked for anything else, a provider's own encoding: what has come passes.
 4. Each embedding is judged by itself. One that is neither numbers nor a text, or that cannot be put into the encoding
    that was asked for, makes the answer none: libraries would read numbers from it that nobody meant.
+5. An answer that is odd around its embeddings is made tidy: nobody needs its ``index`` to be of the right type, and its
+   ``model`` to be a whole text.
 """
 
 import base64
 import binascii
 import math
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
-from tollway.wire.json import UNREADABLE, Raw, decoder
+from tollway.providers.tidy import MAX_MENDS_OF_A_REPLY, text_of
+from tollway.wire.json import UNREADABLE, Raw, decoder, encode, members
+from tollway.wire.loose_json import of_a_body
 
 _TEXT, _LIST = b'"['
+_NULL = Raw(b"null")
 _FLOAT_BYTES = 4
 
 _as_numbers = decoder(list[float])
@@ -33,6 +39,35 @@ class Vector(msgspec.Struct, gc=False):
 
     embedding: Raw
     index: int | None = None
+
+
+_as_objects = decoder(list[dict[str, Raw]])
+
+
+def tidy(body: bytes, model: str) -> bytes:
+    """An answer that strict types have refused, with what they ask for; ``model`` is for one that names none.
+
+    The indices stay where each place is taken once; else the embeddings are counted. Raises one of UNREADABLE.
+    """
+    top = members(of_a_body(body, MAX_MENDS_OF_A_REPLY))
+    items = _as_objects(top.get("data", _NULL))
+    places: Sequence[int | None] = [_place(item.get("index", _NULL)) for item in items]
+    if {*places} != {*range(len(items))}:
+        places = range(len(items))
+    for item in items:
+        if _first(item.get("embedding", _NULL)) == _LIST:
+            _as_numbers(item["embedding"])  # a number that was none is null by now
+    data = [{**item, "index": place} for item, place in zip(items, places, strict=True)]
+    return encode({**top, "object": "list", "data": data, "model": text_of(top.get("model", _NULL)) or model})
+
+
+def _place(raw: Raw) -> int | None:
+    """Also in a text or with a decimal point."""
+    try:
+        number = float(text_of(raw))
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
 
 
 def is_as_asked(embedding: Raw, encoding_format: str) -> bool:

@@ -1,9 +1,11 @@
-"""JSON with two faults that common writers make, made strict. For a second reading, where the first was refused.
+"""JSON with faults that common writers make, made strict. For a second reading, where the first was refused.
 
 1. Python's writer lets ``NaN``, ``Infinity`` and ``-Infinity`` through. They become null; as the log probability of a
    token, which has to be a number, what OpenAI writes there for a token that is most unlikely.
 2. Python's and JavaScript's writers escape half a character (a lone surrogate), as programs leave it behind that cut
    texts without looking. It becomes U+FFFD.
+
+3. Some programs begin every text with a byte order mark. It goes.
 
 Everything else stays as it came, byte for byte, be it JSON or not.
 """
@@ -14,6 +16,8 @@ from collections.abc import Callable
 MAX_MENDS = 1_000
 """Of one text: more faults than this in an event are no oversight. What is left stays, and a strict reader refuses it.
 """
+
+_BOM = b"\xef\xbb\xbf"
 
 _Match = Callable[[bytes, int], re.Match[bytes] | None]
 
@@ -30,8 +34,13 @@ _UP_TO_HALF = re.compile(
 )
 
 
+def of_a_body(body: bytes, most: int = MAX_MENDS) -> bytes:
+    """A whole body without any of the faults above; :func:`strict` is for what has lost its mark already."""
+    return strict(body.removeprefix(_BOM), most)
+
+
 def strict(json: bytes, most: int = MAX_MENDS) -> bytes:
-    """The same text without the faults above, in a time linear in its length."""
+    """The same text without the first two faults, in a time linear in its length."""
     if b"NaN" in json or b"Infinity" in json:
         json = _mended(json, _UP_TO_NO_NUMBER.match, _number, most)
     return whole_characters(json, most)

@@ -3,7 +3,9 @@
 import base64
 import json
 import struct
+from typing import Any
 
+import msgspec
 import pytest
 from golden import asked
 from hypothesis import given
@@ -53,6 +55,85 @@ def test_both_dialects_answer_in_the_encoding_that_was_asked_for(dialect: str) -
         assert not isinstance(result, UpstreamFailure)
         shown = json.loads(result.body)["data"][0]["embedding"]
         assert shown == (in_base64(numbers).decode() if given_format == "base64" else numbers)
+
+
+def embeddings(dialect: str, body: bytes, inputs: int = 2) -> Any:
+    """The answer as a strict reader has it; None where there is none."""
+    call = asked("embeddings", {"input": ["a"] * inputs})
+    result = adapters(dialect)["embeddings"].decode(200, {}, body, call)
+    return None if isinstance(result, UpstreamFailure) else msgspec.json.decode(result.body)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize(
+    ("indices", "order"),
+    [
+        (['"0"', '"1"'], [0, 1]),
+        (['"1"', '"0"'], [1, 0]),
+        (["0.0", "1.0"], [0, 1]),
+        (["false", "true"], [0, 1]),
+        (["[0]", "[1]"], [0, 1]),
+        (["{}", "null"], [0, 1]),
+        (['"0"', '"0"'], [0, 1]),
+        (['"7"', "1"], [0, 1]),
+        (['"nan"', "1e999"], [0, 1]),
+        (['"' + "9" * 400 + '"', '"a"'], [0, 1]),
+    ],
+)
+def test_an_index_of_another_type_is_read_or_counted(dialect: str, indices: list[str], order: list[int]) -> None:
+    data = ",".join(f'{{"index":{index},"embedding":[{place}.5]}}' for place, index in enumerate(indices))
+    answer = embeddings(dialect, f'{{"object":"list","data":[{data}],"model":"m"}}'.encode())
+    assert {item["index"]: item["embedding"] for item in answer["data"]} == {
+        index: [place + 0.5] for place, index in enumerate(order)
+    }
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":[{"index":0,"embedding":[0.5]}],"model":"m","took":NaN}',
+        b'{"data":[{"index":0,"embedding":[0.5],"score":-Infinity}],"model":"m"}',
+        b'\xef\xbb\xbf{"data":[{"index":0,"embedding":[0.5]}],"model":"m"}',
+        b'{"data":[{"index":0,"embedding":[0.5]}],"model":"m\\ud83d"}',
+        b'{"data":[{"index":0,"embedding":[0.5]}],"model":null}',
+        b'{"data":[{"index":0,"embedding":[0.5]}],"model":7,"object":null}',
+    ],
+)
+def test_what_is_odd_around_embeddings_is_made_valid(dialect: str, body: bytes) -> None:
+    answer = embeddings(dialect, body, inputs=1)
+    assert [item["embedding"] for item in answer["data"]] == [[0.5]]
+    assert isinstance(answer["model"], str)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":[{"index":0,"embedding":[0.5,NaN]}],"model":"m"}',
+        b'{"data":[{"index":"0","embedding":[0.5,null]}],"model":"m"}',
+        b'{"data":[{"index":"0"}],"model":"m"}',
+        b'{"data":{"index":"0"},"model":"m"}',
+        b'{"data":[NaN],"model":"m"}',
+        b"[NaN]",
+        b"NaN",
+        b"",
+    ],
+)
+def test_numbers_that_are_none_make_no_embedding(dialect: str, body: bytes) -> None:
+    assert embeddings(dialect, body, inputs=1) is None
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+def test_a_score_that_is_no_number_is_no_reason_to_refuse_a_moderation(dialect: str) -> None:
+    result = (
+        b'{"flagged":true,"categories":{"sexual":true},"category_scores":{"sexual":NaN,"violence_and_threats":0.5}}'
+    )
+    body = b'\xef\xbb\xbf{"id":"i","model":"m","results":[%b]}' % result
+    reply = adapters(dialect)["moderations"].decode(200, {}, body, asked("moderations", {"input": "a"}))
+    assert not isinstance(reply, UpstreamFailure)
+    (judged,) = msgspec.json.decode(reply.body)["results"]
+    assert judged["flagged"] is True
 
 
 @pytest.mark.parametrize("operation", ["embeddings", "moderations"])

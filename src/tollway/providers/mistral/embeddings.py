@@ -13,7 +13,7 @@ import msgspec
 from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
-from tollway.providers import classify
+from tollway.providers import classify, vectors
 from tollway.providers.base import ChatResult, UpstreamRequest, is_good
 from tollway.providers.mistral.draft import Draft, unsupported, unsupported_value
 from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_parameters
@@ -148,14 +148,18 @@ _decode_own = decoder(_Embeddings)
 
 def _whole(body: bytes, call: EmbeddingsCall) -> ChatResult | UpstreamFailure:
     try:
-        received = _decode_received(body)
+        try:
+            received = _decode_received(body)
+        except UNREADABLE:
+            body = vectors.tidy(body, call.model)
+            received = _decode_received(body)
     except UNREADABLE:
         return classify.no_answer(body)
-    vectors = sorted(received.data, key=lambda vector: vector.index or 0)  # stable: some servers do not count
-    if len(vectors) not in map(len, _parts(call)) or not is_utf8(body):
+    found = sorted(received.data, key=lambda vector: vector.index or 0)  # stable: some servers do not count
+    if len(found) not in map(len, _parts(call)) or not is_utf8(body):
         return classify.NO_ANSWER
     try:
-        shown = [as_asked(vector.embedding, call.encoding_format) for vector in vectors]
+        shown = [as_asked(vector.embedding, call.encoding_format) for vector in found]
     except UNENCODABLE:
         return classify.NO_ANSWER
     data = [_Item(index=index, embedding=embedding) for index, embedding in enumerate(shown)]

@@ -16,6 +16,7 @@ from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_para
 from tollway.providers.unstreamed import Unstreamed
 from tollway.providers.usage import read_input_usage
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode
+from tollway.wire.loose_json import of_a_body
 from tollway.wire.moderation_request import InputPart, ModerationCall
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ RULES: Mapping[str, Rule] = {
 
 class _Received(msgspec.Struct, gc=False):
     categories: dict[str, bool]
-    category_scores: dict[str, float]
+    category_scores: dict[str, float | None]
 
 
 class _Reply(msgspec.Struct, gc=False):
@@ -118,7 +119,10 @@ _decode_reply = decoder(_Reply)
 
 def _whole(body: bytes, call: ModerationCall) -> ChatResult | UpstreamFailure:
     try:
-        reply = _decode_reply(body)
+        try:
+            reply = _decode_reply(body)
+        except UNREADABLE:
+            reply = _decode_reply(of_a_body(body))
     except UNREADABLE:
         return classify.no_answer(body)
     asked = 1 if isinstance(call.input[0], InputPart) else len(call.input)
@@ -131,7 +135,8 @@ def _whole(body: bytes, call: ModerationCall) -> ChatResult | UpstreamFailure:
 
 def _result(received: _Received) -> _Result:
     flags = {name: any(_those(theirs, received.categories)) for name, theirs in CATEGORIES.items()}
-    scores = {name: max(_those(theirs, received.category_scores), default=0.0) for name, theirs in CATEGORIES.items()}
+    judged = {name: score for name, score in received.category_scores.items() if score is not None}
+    scores = {name: max(_those(theirs, judged), default=0.0) for name, theirs in CATEGORIES.items()}
     return _Result(any(flags.values()), flags, scores, {name: ["text"] for name in CATEGORIES})
 
 
