@@ -149,6 +149,16 @@ async def test_a_gzipped_answer_nobody_asked_for_is_not_passed_on_as_text(tenant
     assert (await tenant.chat()).status == 502
 
 
+async def test_a_gzipped_error_keeps_its_status_and_its_wait(tenant: Tenant) -> None:
+    coded = {"content-encoding": "gzip", "content-type": "application/json", "content-length": "4", "retry-after": "7"}
+    tenant.openai.answers(raw(head(429, coded), b"\x1f\x8b\x08\x00"))
+    refused = await tenant.chat()
+    assert (refused.status, refused.header("retry-after")) == (429, "7")
+    for status, told in ((400, 400), (401, 502)):
+        tenant.openai.answers(raw(head(status, coded), b"\x1f\x8b\x08\x00"))
+        assert (await tenant.chat()).status == told
+
+
 async def test_expect_continue_is_answered_before_the_body_comes(tenant: Tenant) -> None:
     tenant.openai.answers(openai_reply("after 100"))
     body = chat_body(tenant.model)

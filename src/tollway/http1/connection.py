@@ -29,6 +29,8 @@ from tollway.http1.limits import TURN_BYTES, ClientLimits
 from tollway.http1.origin import Origin
 from tollway.http1.proxy import Proxy
 
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"content-type", b"transfer-encoding", b"set-cookie"})
+
 
 class Keeper(Protocol):
     """What a connection needs of its pool."""
@@ -265,7 +267,10 @@ class Connection(asyncio.Protocol):
     def _begin_body(self, answer: Answer, status: int, headers: dict[bytes, bytes], framing: int, data: bytes) -> None:
         coding = headers.get(b"content-encoding")
         if coding is not None and coding.lower() != b"identity":
-            self._refuse("the answer is compressed although we asked for identity")
+            if status < 400:
+                self._refuse("the answer is compressed although we asked for identity")
+            else:
+                self._finish_unread(answer, status, headers)
             return
         if framing > answer.max_body:
             self.fail(ResponseTooLarge("the answer is too large", nothing_received=False))
@@ -282,6 +287,13 @@ class Connection(asyncio.Protocol):
             return
         self._body = body_decoder(framing, answer.max_body)
         self.data_received(data)
+
+    def _finish_unread(self, answer: Answer, status: int, headers: dict[bytes, bytes]) -> None:
+        """The head of an error is enough: its body, which we cannot read, is taken for empty and not waited for."""
+        answer.status = status
+        answer.headers = {name: value for name, value in headers.items() if name not in _OF_THE_BODY}
+        answer.begun()
+        self._finish(answer, clean=False)
 
     def _finish(self, answer: Answer, clean: bool) -> None:
         """The answer is complete: give the connection back or end it (rule 2), then tell the caller."""

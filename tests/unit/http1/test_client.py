@@ -369,6 +369,27 @@ async def test_what_is_not_http_as_we_accept_it_is_refused(data: bytes) -> None:
     await refused_with(BadResponse, send(data))
 
 
+@pytest.mark.parametrize("status", [b"400", b"429", b"503"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 3\r\n\r\n\x1f\x8b\x08",
+        b"Content-Length: 100000000\r\n\r\n\x1f",
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\n\x1f\x8b\x08\r\n",
+        b"\r\n\x1f\x8b\x08",
+    ],
+)
+async def test_the_head_of_a_compressed_error_counts_and_its_body_is_not_read(status: bytes, body: bytes) -> None:
+    coded = b"HTTP/1.1 " + status + b" Oops\r\nContent-Encoding: gzip\r\nRetry-After: 7\r\n" + body
+    async with fresh_client() as client, scripted([read, send(coded)], [read, send(coded)]) as upstream:
+        whole = await fetch(client, upstream.origin)
+        streamed = await client.open(upstream.origin, POST, deadline=soon())
+        for found in (whole, streamed):
+            assert (found.status, found.headers) == (int(status), {b"retry-after": b"7"})
+        assert whole.body == await streamed.read_all(100) == b""
+        assert client.idle_connections == 0
+
+
 @pytest.mark.parametrize(
     "data",
     [
