@@ -129,8 +129,9 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
 - What a server writes oddly is read, as long as it can be told what was said: frames with nothing in them are skipped
   (`null`, `[]`, `ping`, choices that are null …), a number, an object or a list of parts where a text belongs is its
   text, an object of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced,
-  a delta that is missing is empty, and what clients need is completed. It holds for whole answers likewise. What cannot
-  be read is a failure, unless every choice has ended before.
+  a delta that is missing is empty, and what clients need is completed. It holds for whole answers likewise, and for what
+  stands around embeddings. What cannot be read is a failure, told in the provider's words if it is a text, unless every
+  choice has ended before.
 - An event without choices is an error if it says so (`error`, `exception`, `success: false`, a `status` or a `code` of
   failure), or if it has nothing but a message; not if it says that all is well, has an empty list of choices, or comes
   after every choice has ended.
@@ -144,9 +145,12 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
 ERRORS = """
 - **A prompt that does not fit** is recognised by what the sentence means, whatever the status, also in the middle of a
   stream: of OpenAI's, Anthropic's and Google's servers, vLLM, SGLang, llama.cpp, LM Studio, Ollama, TGI, TabbyAPI and
-  the like. The message stays the server's own.
+  the like, Cohere, MiniMax and Zhipu. The message stays the server's own.
+- **Words are looked for** in every form of an error that is known: beside the name of a status (`"error": "Bad
+  Request"`), in an envelope, a list, a page, a plain text, JSON that is cut short, and a choice that ends with `error`.
 - **An account without money** (402, or words such as "Insufficient Balance" with 400, 403 or 429) rests at once.
 - **A 429 that names no usable time** comes back with `retry-after: 1`; 0 and times that are over count as a second.
+- **An error that is compressed** counts by its status and its head; its body is not read.
 - Secrets, addresses, names of hosts and of accounts in a provider's words are masked. What it says of its own state is
   told in our words until an answer has begun; the log and the ledger (`cause`) have its own. What it says of an account
   is told only to a key that brought its own provider key.

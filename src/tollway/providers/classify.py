@@ -138,7 +138,7 @@ def _in_other_words(problem: Problem, said: _Verdict) -> Problem:
     return problem
 
 
-MAX_PLAIN = 2_000
+_MAX_PLAIN = 2_000
 """Bytes of a plain text that is taken for an error; pages are longer."""
 
 
@@ -151,7 +151,7 @@ def in_words(data: bytes) -> UpstreamFailure | None:
     try:
         marked = any(is_problem(top.error) for top in _as_tops(data)[:1])
     except UNREADABLE:  # no list of objects
-        if len(data) > MAX_PLAIN and not text.startswith(b"<"):
+        if len(data) > _MAX_PLAIN and not text.startswith(b"<"):
             return None
         problem = read_problem(data)
         if " " not in problem.message or problem.message.startswith(("{", "[")):

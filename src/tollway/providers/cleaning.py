@@ -56,8 +56,9 @@ _HIDDEN = re.compile(
     # what stands where only a host can
     | \bhost(?:name)?["']?\s{{0,4}}[=:]\s{{0,4}}["']?[^\s"',;)\]}}]+
     | \b(?:ENOTFOUND|EAI_AGAIN|E(?:CONN|HOST|NET)[A-Z]{{5,7}}|ETIMEDOUT)\s{{1,4}}["']?[\w.:\[\]-]+
-    | \b(?:lookup|resolve(?:\ host(?:name)?)?|unknown\ host|connect(?:ing|ion)?\ to):?\s{{1,4}}["']?
-      (?=[a-z]*(?:\d|[._-]\w))[a-z]{_LABEL}(?:\.{_LABEL}){{0,8}}
+    | \b(?:(?:to|unknown|resolve)\ host(?:name)?:?\s{{1,4}}["']?(?=[a-z])
+      |(?:lookup|resolve|connect(?:ing|ion)?\ to):?\s{{1,4}}["']?(?=[a-z]+(?:\d|[._-]\w|:\d)))
+      {_LABEL}(?:\.{_LABEL}){{0,8}}(?::\d{{1,5}})?
     # where something lies on somebody's disk
     | (?<![\w./-])(?:~|unix:)?/(?:{_FOLDERS})/[^\s"'`,;:)\]}}]+
     | \bunix:[^\s"'`,;)\]}}]+

@@ -151,6 +151,9 @@ def test_words_stay_readable(text: str) -> None:
 def test_the_host_of_a_failed_call_is_masked() -> None:
     text = "HTTPConnectionPool(host='vllm-a.example.com', port=8000): Read timed out. (read timeout=60)"
     assert clean(text) == "HTTPConnectionPool(***', port=8000): Read timed out. (read timeout=60)"
+    assert clean("Cannot connect to host vllm:8000 ssl:default [None]") == "Cannot connect *** ssl:default [None]"
+    assert clean("Could not resolve host: vllm") == "Could not ***"
+    assert clean("Failed to resolve 'vllm-a' ([Errno -2])") == "Failed to ***' ([Errno -2])"
     assert clean("getaddrinfo ENOTFOUND vllm-service") == "getaddrinfo ***"
     assert clean("dial tcp: lookup vllm-service on 10.0.0.1:53: no such host") == "dial tcp: *** on ***: no such host"
 
