@@ -44,23 +44,25 @@ class Home:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other gateway out of this home; the kernel frees it when this process dies, however it dies."""
-        try:
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _unusable(self.path, error) from None
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-                raise HomeInUseError(
-                    "TOLLWAY_HOME", f"{self.path} is in use by another gateway (process {owner or 'unknown'})"
-                ) from None
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+                lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, lock)
+                self._take(lock)
+            except OSError as error:
+                raise _unusable(self.path, error) from None
             yield
-        finally:
-            os.close(lock)
+
+    def _take(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+            raise HomeInUseError(
+                "TOLLWAY_HOME", f"{self.path} is in use by another gateway (process {owner or 'unknown'})"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
     def encryption_key(self) -> Secret:
         """The generated key, made at the first call; 64 hex digits."""

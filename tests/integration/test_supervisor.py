@@ -522,6 +522,18 @@ def test_a_disk_that_takes_no_database_is_one_line_and_exit_code_2(small_disk: P
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "database", [{}, {"DATABASE_URL": "postgresql://nowhere.invalid/d", "ENCRYPTION_KEY": "ab" * 32}]
+)
+def test_a_disk_without_a_byte_left_is_one_line_and_exit_code_2(small_disk: Path, database: dict[str, str]) -> None:
+    with contextlib.suppress(OSError), (small_disk / "full").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(65536))
+    done = serve({"TOLLWAY_HOME": str(small_disk / "home"), **database})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"tollway: TOLLWAY_HOME: cannot use {small_disk / 'home'}: the disk is full\n"
+
+
 def test_a_home_where_no_socket_can_be_has_it_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         if path.is_relative_to(tmp_path):
