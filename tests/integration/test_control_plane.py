@@ -26,6 +26,7 @@ from tollway.admission.authenticate import KeyHasher
 from tollway.domain.keys import Secret, is_well_formed
 from tollway.domain.usage import Usage
 from tollway.observe.metrics import Gauges, Metrics
+from tollway.observe.refusals import MAX_STRANGERS_PER_S
 from tollway.settings import ChildConfig, Settings, read
 from tollway.store.vault import Vault, provider_key_binding
 from tollway.supervisor import listen_privately
@@ -306,12 +307,15 @@ def test_every_route_is_known_here(control: ControlPlane) -> None:
     """A new route must say who may use it: here, and in the tests above."""
     from tollway.accounting.posting import PostingFigures
     from tollway.controlplane.app import control_plane
+    from tollway.controlplane.change_log import ChangeLog
+    from tollway.observe.refusals import RefusalLog
 
-    app = control_plane(control.settings, None, control.vault, PostingFigures())  # type: ignore[arg-type]
+    logs = RefusalLog(), ChangeLog()
+    app = control_plane(control.settings, None, control.vault, PostingFigures(), *logs)  # type: ignore[arg-type]
     assert sorted(route.path for route in app.routes) == [  # type: ignore[attr-defined]
         "/api/generate-virtual-key",
         "/api/save-keys",
-        "/demo/v1/chat/completions",
+        "/demo",
         "/internal/metrics/{worker:int}",
         "/metrics",
     ]
@@ -394,6 +398,60 @@ def test_while_the_database_is_away_it_says_so_and_recovers(start: Start, postgr
         relay.mend()
         eventually(lambda: control.post("/api/generate-virtual-key").status == 200, "did not recover")
         eventually(lambda: b"tollway_ledger_entries_total 1.0" in control.call("GET", "/metrics").body, "not posted")
+
+
+def logged(control: ControlPlane, logger: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in control.log.read_text().splitlines()]
+    return [line for line in lines if line["logger"] == logger]
+
+
+def test_nobody_can_flood_the_log_while_the_database_is_away(start: Start, postgres_url: str) -> None:
+    with Relay(postgres_url) as relay:
+        control = start(relay.url())
+        control.post("/api/generate-virtual-key")
+        relay.vanish()
+        began = time.monotonic()
+        for _ in range(60):
+            assert control.post("/api/generate-virtual-key", x_request_id="req_1").status == 503
+        seconds = time.monotonic() - began
+        relay.mend()
+    eventually(lambda: len(logged(control, "tollway.refusals")) > 1, "the count never came")
+    lines = logged(control, "tollway.refusals")
+    assert len(lines) <= (MAX_STRANGERS_PER_S + 1) * (seconds + 2)
+    assert (lines[0]["code"], lines[0]["call_id"]) == ("database_unavailable", "req_1")
+    assert lines[0]["cause"], "what is the matter is told with it"
+    assert len(logged(control, "tollway.control")) == 0, "that there is an outage is told by those who follow it"
+
+
+def test_what_had_no_line_is_counted_though_nothing_follows(control: ControlPlane) -> None:
+    for number in range(MAX_STRANGERS_PER_S * 4):
+        control.call("GET", f"/nowhere/{number}")
+    eventually(lambda: "more calls were refused with not_found" in control.log.read_text(), "never told")
+
+
+def test_a_refusal_names_the_callers_key(control: ControlPlane) -> None:
+    made = control.post("/api/generate-virtual-key").json
+    body = {"virtualKey": made["virtualKey"], "openaiKey": 5}
+    head = {"x_request_id": "req_1", "x_tollway_key_id": made["id"]}
+    assert control.post("/api/save-keys", body, **head).status == 400
+    eventually(lambda: logged(control, "tollway.refusals"), "not told")
+    (line,) = logged(control, "tollway.refusals")
+    assert (line["call_id"], line["key_id"], line["code"]) == ("req_1", made["id"], "invalid_request")
+
+
+def test_what_the_demo_provider_refuses_is_told_by_the_worker_alone(control: ControlPlane) -> None:
+    for method, path in (("POST", "/demo/v1/embeddings"), ("GET", "/demo/v1/chat/completions"), ("POST", "/demo/")):
+        refused = control.call(method, path, b"{}")
+        assert refused.refusal == (404, "unknown_url", None)
+    assert control.stop() == 0
+    assert not logged(control, "tollway.refusals")
+
+
+def test_a_save_that_changes_nothing_is_no_change(control: ControlPlane) -> None:
+    made = control.post("/api/generate-virtual-key").json
+    assert control.post("/api/save-keys", {"virtualKey": made["virtualKey"], "nope": "x"}).status == 200
+    assert control.stop() == 0
+    assert [line["change"] for line in logged(control, "tollway.changes")] == ["key_made"]
 
 
 def test_it_prints_no_secret(start: Start) -> None:

@@ -124,6 +124,19 @@ async def test_a_refusal_by_the_limits_names_its_key(tenant: Tenant) -> None:
     assert (line["status"], line["code"], line["key_id"]) == (429, "rate_limit_exceeded", tenant.key_id)
 
 
+async def test_it_is_told_whose_credential_was_refused(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(MY_LLM_API_KEY="sk-the-gateways-own")
+    tenant = await new_tenant(gateway)
+    sql = "INSERT INTO tollway.providers (name, dialect, api_base) VALUES ('my-llm', 'openai', $1)"
+    await gateway.sql(sql, gateway.openai.url)
+    model = await tenant.add_model("my-llm")
+    tenant.openai.answers(error(401))
+    for asked, whose in ((tenant.model, "the key's own"), (model, "the gateway's")):
+        answer = await tenant.chat(asked)
+        line = await gateway.logged(call_id=answer.header("x-request-id"), logger="tollway.refusals")
+        assert line["tried"].endswith(f": credential_refused 401 ({whose})")
+
+
 async def test_a_revoked_key_is_named_that_somebody_still_uses(tenant: Tenant) -> None:
     await tenant.gateway.sql("UPDATE tollway.virtual_keys SET revoked_at = now() WHERE id = $1", tenant.key_id)
     await tenant.gateway.configuration_is_live()
@@ -163,6 +176,29 @@ async def test_strangers_cannot_flood_the_log(start_gateway: StartGateway) -> No
     assert len(single) + sum(int(count[1]) for count in counts if count) == 400, "none is forgotten"
 
 
+async def test_strangers_cannot_flood_the_log_by_the_admin_surface_or_by_preflights(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = start_gateway(CORS_ALLOW_ORIGINS="https://chat.example")
+    client = gateway.client
+    codes = ("host_not_allowed", "admin_key_required", "origin_not_allowed", "unknown_url")
+    page = {"origin": "https://evil.example"}
+    began = time.monotonic()
+    for _ in range(40):
+        assert (await client.post("/api/generate-virtual-key", headers={"host": "evil.example"})).status == 403
+        assert (await client.post("/api/generate-virtual-key", headers={"via": "1.1 x"})).status == 403
+        assert (await client.call("OPTIONS", "/v1/chat/completions", headers=page)).status == 403
+        assert (await client.get("/nowhere")).status == 404
+    seconds = time.monotonic() - began
+    lines = [line.get("code") for line in gateway.log_lines() if line["logger"] == "tollway.refusals"]
+    for code in codes:
+        assert 0 < lines.count(code) <= MAX_STRANGERS_PER_S * (seconds + 2)
+    counted = await gateway.metrics()
+    assert counted['tollway_refusals_total{code="origin_not_allowed"}'] == 40
+    assert counted['tollway_calls_total{outcome="refused"}'] == 0, "none of them was a call"
+    assert counted['tollway_calls_total{outcome="client_error"}'] == 40, "but for the unknown path"
+
+
 # Administrative changes
 
 
@@ -185,6 +221,13 @@ async def test_a_refused_change_is_logged_too(gateway: Gateway) -> None:
     answer = await gateway.client.post("/api/save-keys", {"virtualKey": "unknown", "openaiKey": "sk-x"})
     line = await gateway.logged(call_id=answer.header("x-request-id"), logger="tollway.refusals")
     assert (line["status"], line["code"], line["path"]) == (404, "virtual_key_not_found", "/api/save-keys")
+
+
+async def test_a_refused_change_names_the_key_that_asked_for_it(tenant: Tenant) -> None:
+    body = {"virtualKey": tenant.key, "openaiKey": 5}
+    answer = await tenant.client.post("/api/save-keys", body, key=tenant.key)
+    line = await tenant.gateway.logged(call_id=answer.header("x-request-id"), logger="tollway.refusals")
+    assert (line["status"], line["key_id"]) == (400, tenant.key_id)
 
 
 # At a terminal

@@ -13,10 +13,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from tollway.accounting.posting import PostingFigures
 from tollway.controlplane.access import Access
+from tollway.controlplane.change_log import ChangeLog
 from tollway.controlplane.errors import ApiError, apologise, refuse, refuse_unrouted
 from tollway.controlplane.metrics import Exposition, Reports
 from tollway.controlplane.setup import Setup
@@ -34,22 +35,29 @@ _NO_ENTRY = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCata
 _log = logging.getLogger("tollway.control")
 
 
-def control_plane(settings: Settings, pool: asyncpg.Pool, vault: Vault, figures: PostingFigures) -> Starlette:
-    """The application."""
+def control_plane(
+    settings: Settings,
+    pool: asyncpg.Pool,
+    vault: Vault,
+    figures: PostingFigures,
+    refusals: RefusalLog,
+    changes: ChangeLog,
+) -> Starlette:
+    """The application; whoever runs it turns its logs."""
     access = Access(settings)
-    setup = Setup(pool, access, vault)
+    setup = Setup(pool, access, vault, changes)
     numbers = Numbers(access, figures)
     routes = [
         Route("/api/generate-virtual-key", setup.generate_virtual_key, methods=["POST"]),
         Route("/api/save-keys", setup.save_keys, methods=["POST"]),
         Route("/metrics", numbers.show, methods=["GET"]),
         Route("/internal/metrics/{worker:int}", numbers.take, methods=["POST"]),
-        Route("/demo/v1/chat/completions", DemoProvider(), methods=["POST"]),
+        Mount("/demo", DemoProvider()),
     ]
     handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}
     handlers |= dict.fromkeys((*AWAY, *_NO_ENTRY), DatabaseAway(pool))
     app = Starlette(routes=routes, exception_handlers=handlers)
-    app.state.refusals = RefusalLog(settings.log_requests)
+    app.state.refusals = refusals
     return app
 
 
@@ -69,7 +77,6 @@ class Numbers:
 
     async def take(self, request: Request) -> Response:
         """``POST /internal/metrics/{worker}``: once a second from each."""
-        request.app.state.refusals.turn()
         try:
             report = WorkerReport.decode(await request.body())
             self._reports.put(request.path_params["worker"], report, time.monotonic())
@@ -90,11 +97,8 @@ class DatabaseAway:
         self._pool = pool
 
     async def __call__(self, request: Request, error: Exception) -> Response:
-        """503, whatever the reason."""
-        reason = in_one_line(error)
-        _log.warning("%s %s failed: PostgreSQL does not answer (%s)", request.method, request.url.path, reason)
+        """503, whatever the reason. That there is an outage, those say who follow the database (``Outage``)."""
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             await self._pool.expire_connections()  # or they would stay with the server that was demoted
-        return await refuse(
-            request, ApiError(503, "The database does not answer at the moment.", "database_unavailable")
-        )
+        text, cause = "The database does not answer at the moment.", in_one_line(error)
+        return await refuse(request, ApiError(503, text, "database_unavailable", cause=cause))

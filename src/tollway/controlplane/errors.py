@@ -6,18 +6,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tollway.observe.refusals import RefusalLog
+from tollway.observe.refusals import RefusalLog, Refused
 from tollway.wire.openai_errors import error_body
 
 
 class ApiError(Exception):
     """A request that is refused; its text is for whoever asked."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str | None = None, param: str | None = None, cause: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
+        self.cause = cause
+        """For the log."""
 
 
 async def refuse(request: Request, error: Exception) -> Response:
@@ -37,15 +41,20 @@ async def refuse(request: Request, error: Exception) -> Response:
 def _note(request: Request, error: ApiError) -> None:
     refusals: RefusalLog = request.app.state.refusals
     code = error.code or HTTPStatus(error.status).phrase.lower().replace(" ", "_")
-    if refusals.has_room(code, stranger=True):  # nearly all of them are anybody's
-        refusals.tell(
+    key_id = request.headers.get("x-tollway-key-id", "")  # said by the worker, as everything here
+    refusals.note(
+        code,
+        lambda: Refused(
             error.status,
             code,
             call_id=request.headers.get("x-request-id", ""),
-            key_id="",
+            key_id=key_id,
             method=request.method,
             path=request.url.path if error.status not in (404, 405) or error.code else "(unknown)",
-        )
+            cause=error.cause,
+        ),
+        stranger=not key_id,
+    )
 
 
 async def refuse_unrouted(request: Request, error: Exception) -> Response:

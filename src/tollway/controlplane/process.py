@@ -15,9 +15,11 @@ from starlette.applications import Starlette
 from tollway.accounting.posting import Poster
 from tollway.child import SupervisorLine, read_config
 from tollway.controlplane.app import control_plane
+from tollway.controlplane.change_log import ChangeLog
 from tollway.controlplane.pricing import follow_prices
 from tollway.controlplane.request_log import JournalFollower, RequestLog
 from tollway.observe import log
+from tollway.observe.refusals import RefusalLog
 from tollway.settings import ChildConfig
 from tollway.store.postgres import create_pool
 from tollway.store.vault import Vault
@@ -48,10 +50,11 @@ async def serve(config: ChildConfig) -> None:
     """Serve and post until told to stop, then post what the workers left."""
     line = SupervisorLine()
     await line.open()
-    follower = JournalFollower(config.journals, RequestLog()) if config.settings.log_requests else None
+    requests = RequestLog()
+    follower = JournalFollower(config.journals, requests) if config.settings.log_requests else None
     following = asyncio.create_task(follower.run()) if follower is not None else None
     try:
-        await _serve(config, line, follower)
+        await _serve(config, line, follower, requests)
     finally:
         if follower is not None and following is not None:
             following.cancel()
@@ -59,13 +62,20 @@ async def serve(config: ChildConfig) -> None:
             await follower.follow()  # what the workers' last calls came to
 
 
-async def _serve(config: ChildConfig, line: SupervisorLine, follower: JournalFollower | None) -> None:
+async def _serve(
+    config: ChildConfig, line: SupervisorLine, follower: JournalFollower | None, requests: RequestLog
+) -> None:
     pool = await create_pool(config.database_url.reveal(), "control plane")
     poster = Poster(pool, config.journals, follower.finish if follower is not None else None)
     vault = Vault.of(config.encryption_key, config.settings.iv)
-    server = Server(control_plane(config.settings, pool, vault, poster.figures))
+    refusals, changes = RefusalLog(config.settings.log_requests), ChangeLog()
+    server = Server(control_plane(config.settings, pool, vault, poster.figures, refusals, changes))
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=config.listen_fd)]))
-    background = [asyncio.create_task(poster.run()), asyncio.create_task(follow_prices(config.database_url))]
+    background = [
+        asyncio.create_task(poster.run()),
+        asyncio.create_task(follow_prices(config.database_url)),
+        asyncio.create_task(keep_turning(requests, refusals, changes)),
+    ]
     stopping = asyncio.create_task(line.stop.wait())
     await server.listening.wait()
     line.announce_ready()
@@ -80,6 +90,14 @@ async def _serve(config: ChildConfig, line: SupervisorLine, follower: JournalFol
     for end in ends:
         if isinstance(end, Exception):
             raise end
+
+
+async def keep_turning(*logs: RequestLog | RefusalLog | ChangeLog) -> None:
+    """Once a second: have every log say what the last second had no line for."""
+    while True:
+        await asyncio.sleep(1)
+        for one in logs:
+            one.turn()
 
 
 class Server(uvicorn.Server):

@@ -22,6 +22,7 @@ from tollway.accounting.posting import TAIL_INTERVAL_S
 from tollway.accounting.records import Settlement
 from tollway.domain.failures import FailureKind
 from tollway.domain.money import format_dollars
+from tollway.observe.ration import Ration
 from tollway.observe.refusals import ShortLine
 
 MAX_LINES_PER_S = 500
@@ -40,35 +41,26 @@ class RequestLog:
     """Prints attempts; nothing of what was said, and no key."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._second = 0
-        self._printed = 0
-        self._untold = 0
+        self._ration = Ration(MAX_LINES_PER_S, _tell_left_out, clock)
         self._failed: dict[str, list[Settlement]] = {}
 
     def room(self) -> int:
         """How many lines this second still takes."""
-        self.turn()
-        return MAX_LINES_PER_S - self._printed
+        return self._ration.room()
 
     def tell(self, settlements: Sequence[Settlement]) -> None:
         """Print a batch, no larger than there is room for."""
-        self._printed += len(settlements)
+        self._ration.print(len(settlements))
         for one in settlements:
             log_attempt(one, ShortLine(self._short(one)))
 
     def leave_out(self, count: int) -> None:
         """Note attempts that get no line."""
-        self._untold += count
+        self._ration.leave_out(count)
 
     def turn(self) -> None:
-        """Once a second is over, say how many of it had no line. Call it at least once a second."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._printed = second, 0
-            if self._untold:
-                _log.info("%d more attempts ended, too many for a line each", self._untold)
-                self._untold = 0
+        """Say what the last second had no line for. Call it once a second."""
+        self._ration.turn()
 
     def _short(self, one: Settlement) -> Callable[[], str]:
         """A call is one line for a person: what failed before is told with what came of it."""
@@ -79,6 +71,10 @@ class RequestLog:
             return str
         before = self._failed.pop(one.call_id, [])
         return lambda: short_line(one, before)
+
+
+def _tell_left_out(_: str, count: int) -> None:
+    _log.info("%d more attempts ended, too many for a line each", count)
 
 
 def short_line(one: Settlement, before: Sequence[Settlement] = ()) -> str:
@@ -151,7 +147,6 @@ class JournalFollower:
         while True:
             try:
                 await self.follow()
-                self._log.turn()
             except OSError as error:
                 if not failing:
                     _log.warning("the journals cannot be read for the log of requests: %s", error)

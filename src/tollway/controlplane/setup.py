@@ -58,12 +58,12 @@ class ProviderKeys(msgspec.Struct, frozen=True, rename="camel"):
 class Setup:
     """Serves the two calls."""
 
-    def __init__(self, pool: asyncpg.Pool, access: Access, vault: Vault) -> None:
+    def __init__(self, pool: asyncpg.Pool, access: Access, vault: Vault, changes: ChangeLog) -> None:
         self._pool = pool
         self._access = access
         self._vault = vault
         self._hasher = KeyHasher(vault.pepper)
-        self._changes = ChangeLog()
+        self._changes = changes
 
     async def generate_virtual_key(self, request: Request) -> Response:
         """Make a virtual key; the answer is the only place where it ever stands in clear."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from tollway.admission.authenticate import MAX_KEY_BYTES, presented_key
 from tollway.dataplane.calls import Attempt, Call
-from tollway.dataplane.templates import template_of
+from tollway.dataplane.templates import is_call, template_of
 from tollway.dataplane.world import World
 from tollway.domain.endings import CLIENT_ERROR, GATEWAY_FAILED
-from tollway.domain.failures import UpstreamFailure
+from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.money import format_dollars
 from tollway.domain.refusals import (
     BadKey,
@@ -17,10 +17,12 @@ from tollway.domain.refusals import (
     ExpiredKey,
     KeysUnavailable,
     NoAnswer,
+    NotAdministrator,
     Refusal,
     RevokedKey,
 )
 from tollway.http1.exchange import Request
+from tollway.observe.refusals import Refused
 from tollway.routing.snapshot import KeyGrant
 from tollway.wire.openai_errors import to_http
 
@@ -36,18 +38,23 @@ def refuse(world: World, request: Request, call_id: str, refusal: Refusal, told:
     """Answer with OpenAI's error object. ``told`` are further header lines, such as what the limits are."""
     error = to_http(refusal)
     world.metrics.refused(error.label)
-    world.metrics.ended(error.ending)
-    stranger = isinstance(refusal, _STRANGERS) or (isinstance(refusal, BadRequest) and refusal.status in (404, 405))
-    if world.refusals.has_room(error.label, stranger=stranger):
-        world.refusals.tell(
+    if is_call(request):
+        world.metrics.ended(error.ending)
+    # A wrong request is told to its key or, where its path or method is in the way, to anybody.
+    stranger = isinstance(refusal, _STRANGERS) or (isinstance(refusal, BadRequest) and not key_id_of(world, request))
+    world.refusals.note(
+        error.label,
+        lambda: Refused(
             error.status,
             error.code,
             call_id=call_id,
-            key_id=_key_id(world, request),
+            key_id=key_id_of(world, request),
             method=request.method.decode("ascii", "replace"),
             path=template_of(request),
             tried=_tried(refusal),
-        )
+        ),
+        stranger=stranger,
+    )
     head = b"%bx-request-id: %b\r\n%b%b" % (_JSON, call_id.encode(), told, error.headers)
     request.respond(error.status, head, error.body)
 
@@ -56,15 +63,14 @@ def refuse_unread(world: World, call_id: str, status: int, code: str) -> None:
     """Count and log what the HTTP server refused before there was a request that could be judged."""
     world.metrics.refused(code)
     world.metrics.ended(GATEWAY_FAILED if status >= 500 else CLIENT_ERROR)
-    if world.refusals.has_room(code, stranger=True):
-        world.refusals.tell(status, code, call_id=call_id, key_id="", method="", path="")
+    world.refusals.note(code, lambda: Refused(status, code, call_id=call_id), stranger=True)
 
 
-_STRANGERS = (BadKey, ExpiredKey, RevokedKey, KeysUnavailable, ControlPlaneAway)
+_STRANGERS = (BadKey, ExpiredKey, RevokedKey, KeysUnavailable, NotAdministrator, ControlPlaneAway)
 """What anybody can be told, as often as they like."""
 
 
-def _key_id(world: World, request: Request) -> str:
+def key_id_of(world: World, request: Request) -> str:
     """The id of the key that was presented, good or not; empty for one that nobody knows."""
     presented = presented_key(request.headers)
     if presented is None or len(presented) > MAX_KEY_BYTES:
@@ -84,8 +90,15 @@ def _tried(refusal: Refusal) -> str:
             return ""
 
 
+_ON_AN_ACCOUNT = (FailureKind.CREDENTIAL, FailureKind.QUOTA, FailureKind.BUSY)
+"""Who can mend it depends on whose provider key it was."""
+
+
 def _word(failure: UpstreamFailure) -> str:
-    return f"{failure.kind.value} {failure.status}" if failure.status else failure.kind.value
+    word = f"{failure.kind.value} {failure.status}" if failure.status else failure.kind.value
+    if failure.kind not in _ON_AN_ACCOUNT:
+        return word
+    return f"{word} (the key's own)" if failure.own_key_at else f"{word} (the gateway's)"
 
 
 def limit_lines(world: World, grant: KeyGrant) -> bytes:

@@ -4,7 +4,7 @@ import time
 
 from tollway.admission.administrators import judge
 from tollway.admission.authenticate import authenticate, bearer
-from tollway.dataplane.answers import refuse
+from tollway.dataplane.answers import key_id_of, refuse
 from tollway.dataplane.reporting import report
 from tollway.dataplane.world import World
 from tollway.domain.refusals import BadKey, ControlPlaneAway, Refusal
@@ -50,9 +50,10 @@ async def serve_control(world: World, request: Request) -> None:
     method = b"GET" if request.method == b"HEAD" else request.method
     head = [b"%b %b HTTP/1.1\r\n" % (method, request.path)]
     head += [b"%b: %b\r\n" % (name, request.headers[name]) for name in _FORWARDED if name in request.headers]
-    message = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+    message = b"%bx-request-id: %b\r\nx-tollway-key-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
         b"".join(head),
         call_id.encode(),
+        key_id_of(world, request).encode(),
         len(body),
         body,
     )

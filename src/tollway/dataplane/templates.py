@@ -14,16 +14,20 @@ SERVED = frozenset(
 
 UNKNOWN = "(unknown)"
 
+_OURS = (b"/health", b"/livez", b"/readyz", b"/metrics", b"/api")
+"""What these begin with is no path of OpenAI's API."""
+
+
+def is_call(request: Request) -> bool:
+    """Whether this is a call of OpenAI's API, be it a wrong one: neither administration, nor a browser that asks."""
+    return request.method != b"OPTIONS" and not request.path.startswith(_OURS)
+
 
 def template_of(request: Request) -> str:
     """The path's template, ``/v1`` in front where it belongs."""
     path = request.path.removeprefix(b"/v1")
     if path in SERVED:
-        return (
-            path.decode()
-            if path.startswith((b"/health", b"/livez", b"/readyz", b"/metrics", b"/api"))
-            else f"/v1{path.decode()}"
-        )
+        return path.decode() if path.startswith(_OURS) else f"/v1{path.decode()}"
     if path.startswith(b"/models/"):
         return "/v1/models/{model}"
     known = find(request.path)

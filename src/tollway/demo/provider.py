@@ -15,6 +15,9 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+PATH = "/demo/v1/chat/completions"
+"""All that is served; whatever else is asked for below ``/demo`` is answered as a provider would."""
+
 _MAX_WORDS = 20_000  # said back at most; the longest real answers have about as many
 _LONGEST_S = 3600.0
 
@@ -163,8 +166,11 @@ class DemoProvider:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or leave it unanswered where that was asked for."""
+        request = Request(scope, receive)
         try:
-            body = await Request(scope, receive).body()
+            if (request.method, request.url.path) != ("POST", PATH):
+                raise DemoError(404, f"Unknown request URL: {request.method} {request.url.path}", "unknown_url")
+            body = await request.body()
             performance = rehearse(body, next(self._numbers), time.time())
         except ClientDisconnect:
             return

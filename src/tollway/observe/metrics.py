@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from tollway.domain.endings import ENDINGS, OK
-from tollway.domain.failures import OF_THE_REQUEST, FailureKind
+from tollway.domain.failures import OF_THE_REQUEST
 from tollway.domain.money import PICODOLLARS, to_decimal
 from tollway.domain.usage import Usage
 
@@ -41,11 +41,11 @@ REFUSALS = frozenset(
         *("invalid_http_request", "invalid_request_error", "request_too_large", "unknown_url", "method_not_allowed"),
         *("invalid_json", "invalid_form", "invalid_type", "invalid_value", "missing_required_parameter"),
         *("array_above_max_length", "empty_array", "request_too_complex", "unsupported_content_type"),
-        *("unsupported_parameter", "unsupported_value", "model_not_found"),
+        *("unsupported_parameter", "unsupported_value", "unsupported_endpoint", "model_not_found"),
         # the key's limits
         "rate_limit_exceeded",
         # what a provider refused for a reason of the client's own making
-        *(kind.value for kind in (*OF_THE_REQUEST, FailureKind.UNSUPPORTED)),
+        *(kind.value for kind in OF_THE_REQUEST),
         # what came of the providers that were asked
         *("upstream_rate_limit_exceeded", "upstream_insufficient_quota", "upstream_auth_error", "upstream_error"),
         *("upstream_connection_error", "upstream_timeout", "upstream_invalid_response", "upstream_model_not_found"),
@@ -84,7 +84,7 @@ FAMILIES: dict[str, Family] = {
     "tollway_unpriced_total": Family(
         "counter", "Answers whose cost nobody can tell: no price is known, or no usage.", ("model", "provider")
     ),
-    "tollway_refusals_total": Family("counter", "Calls that were answered with an error, by its reason.", ("code",)),
+    "tollway_refusals_total": Family("counter", "Requests that were answered with an error, by its reason.", ("code",)),
     "tollway_calls_total": Family("counter", "Calls of OpenAI's API, each once, by how they ended.", ("outcome",)),
     "tollway_inflight_requests": Family("gauge", "Calls that are running."),
     "tollway_open_connections": Family("gauge", "Open client connections."),

@@ -6,7 +6,10 @@ second, fewer where no key stands behind it, and the rest of the second is count
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tollway.observe.ration import Ration
 
 MAX_LINES_PER_S = 100
 """Lines of one code in one second."""
@@ -29,34 +32,20 @@ class ShortLine:
         return self._make()
 
 
-class Ration:
-    """So many lines of a kind in a second. ``label`` is of a closed set. Belongs to one thread."""
+class Refused(NamedTuple):
+    """What the line of one refusal says."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._second = 0
-        self._wanted: dict[str, int] = {}
-        self._printed: dict[str, int] = {}
-
-    def takes(self, label: str, most: int) -> bool:
-        """Whether another line may be printed; call :meth:`over` before."""
-        self._wanted[label] = self._wanted.get(label, 0) + 1
-        printed = self._printed.get(label, 0)
-        if printed >= most:
-            return False
-        self._printed[label] = printed + 1
-        return True
-
-    def over(self) -> Iterator[tuple[str, int]]:
-        """Once a second is over: what had no line in it, by label."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second = second
-            wanted, printed = self._wanted, self._printed
-            self._wanted, self._printed = {}, {}
-            for label, count in wanted.items():
-                if (untold := count - printed.get(label, 0)) > 0:
-                    yield label, untold
+    status: int
+    code: str
+    call_id: str
+    key_id: str = ""
+    method: str = ""
+    path: str = ""
+    """A template."""
+    tried: str = ""
+    """What became of each target."""
+    cause: str = ""
+    """What is behind it, for those who run the gateway."""
 
 
 class RefusalLog:
@@ -64,34 +53,34 @@ class RefusalLog:
 
     def __init__(self, enabled: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self._enabled = enabled
-        self._ration = Ration(clock)
+        self._ration = Ration(MAX_LINES_PER_S, _tell_left_out, clock)
 
-    def has_room(self, label: str, *, stranger: bool) -> bool:
-        """Count a refusal; whether it may have a line. ``label`` is of a closed set."""
-        if not self._enabled:
-            return False
-        self.turn()
-        return self._ration.takes(label, MAX_STRANGERS_PER_S if stranger else MAX_LINES_PER_S)
-
-    def tell(
-        self, status: int, code: str, *, call_id: str, key_id: str, method: str, path: str, tried: str = ""
-    ) -> None:
-        """Print one line. ``path`` is a template; ``tried`` says what became of each target."""
-        members: dict[str, object] = {
-            "call_id": call_id,
-            "key_id": key_id or None,
-            "status": status,
-            "code": code,
-            "method": method or None,
-            "path": path or None,
-            "short": ShortLine(lambda: " ".join(word for word in (str(status), code, tried, key_id) if word)),
-        }
-        if tried:
-            members["tried"] = tried
-        level = logging.WARNING if status >= 500 else logging.INFO
-        _log.log(level, "refused: %d %s", status, code, extra=members)
+    def note(self, label: str, describe: Callable[[], Refused], *, stranger: bool) -> None:
+        """A refusal, described only where there is room for its line. ``label`` is of a closed set."""
+        if self._enabled and self._ration.takes(label, MAX_STRANGERS_PER_S if stranger else MAX_LINES_PER_S):
+            _print(describe())
 
     def turn(self) -> None:
-        """Say how many refusals of the last second had no line. Call it once a second."""
-        for label, untold in self._ration.over():
-            _log.info("%d more calls were refused with %s, too many for a line each", untold, label)
+        """Say what the last second had no line for. Call it once a second."""
+        self._ration.turn()
+
+
+def _print(one: Refused) -> None:
+    members: dict[str, object] = {
+        "call_id": one.call_id,
+        "key_id": one.key_id or None,
+        "status": one.status,
+        "code": one.code,
+        "method": one.method or None,
+        "path": one.path or None,
+        "short": ShortLine(
+            lambda: " ".join(str(word) for word in (one.status, one.code, one.tried, one.key_id) if word)
+        ),
+    }
+    members |= {name: text for name, text in (("tried", one.tried), ("cause", one.cause)) if text}
+    level = logging.WARNING if one.status >= 500 else logging.INFO
+    _log.log(level, "refused: %d %s", one.status, one.code, extra=members)
+
+
+def _tell_left_out(label: str, count: int) -> None:
+    _log.info("%d more calls were refused with %s, too many for a line each", count, label)

@@ -148,7 +148,9 @@ def to_http(refusal: Refusal) -> HttpError:
         case ClientFault(failure, as_is):
             status = _client_status(failure, as_is)
             error = _error(status, failure.code, failure.message, failure.param, failure.type)
-            return error._replace(label=failure.kind.value, ending=CLIENT_ERROR)
+            # Where nothing was sent the code is ours, else it may be a provider's.
+            label = error.code if failure.kind is FailureKind.UNSUPPORTED else failure.kind.value
+            return error._replace(label=label, ending=CLIENT_ERROR)
         case ProviderKeyRequired(provider, param):
             what = "This path" if param is None else f"'{param}'"
             text = (

@@ -66,8 +66,11 @@ def codes_of_bad_requests() -> Iterator[str]:
 
 
 def failures() -> Iterator[UpstreamFailure]:
-    """As a hostile provider may make them: codes, types and statuses of its own."""
-    for kind, status in itertools.product(FailureKind, (0, 400, 404, 409, 413, 429, 500, 503, 599)):
+    """As a hostile provider may make them: codes, types and statuses of its own. What was not sent is our own word."""
+    sent = [kind for kind in FailureKind if kind is not FailureKind.UNSUPPORTED]
+    for code in ("unsupported_parameter", "unsupported_value", "unsupported_endpoint"):
+        yield UpstreamFailure(FailureKind.UNSUPPORTED, "m", code=code)
+    for kind, status in itertools.product(sent, (0, 400, 404, 409, 413, 429, 500, 503, 599)):
         yield UpstreamFailure(kind, "m", status, code="code_of_acme", type="type_of_acme", param="param_of_acme")
 
 

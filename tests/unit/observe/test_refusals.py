@@ -7,7 +7,7 @@ import pytest
 
 from tollway.observe.log import LogFormat
 from tollway.observe.redact import Redactor
-from tollway.observe.refusals import MAX_LINES_PER_S, MAX_STRANGERS_PER_S, RefusalLog
+from tollway.observe.refusals import MAX_LINES_PER_S, MAX_STRANGERS_PER_S, RefusalLog, Refused
 
 
 class Clock:
@@ -29,11 +29,15 @@ def log(caplog: pytest.LogCaptureFixture, clock: Clock) -> RefusalLog:
 
 
 def refuse(log: RefusalLog, label: str = "invalid_api_key", *, stranger: bool = True, **members: str) -> bool:
-    if not log.has_room(label, stranger=stranger):
-        return False
     told = {"call_id": "req_1", "key_id": "key_1", "method": "POST", "path": "/v1/chat/completions", **members}
-    log.tell(int(told.pop("status", "401")), label, **told)
-    return True
+    described = []
+
+    def describe() -> Refused:
+        described.append(label)
+        return Refused(int(told.pop("status", "401")), label, **told)
+
+    log.note(label, describe, stranger=stranger)
+    return bool(described)
 
 
 def test_a_refusal_is_one_line(log: RefusalLog, caplog: pytest.LogCaptureFixture) -> None:

@@ -279,7 +279,11 @@ def test_a_failure_of_the_server_that_is_the_clients_fault_is_no_500() -> None:
         (TooFast("requests", 1, 1, 1, 1.0), "rate_limit_exceeded", "refused"),
         (ClientFault(UpstreamFailure(K.REQUEST, "m", 400, "code_1_acme")), "request_refused", "client_error"),
         (ClientFault(UpstreamFailure(K.CONTEXT, "m", 400, "x")), "context_length_exceeded", "client_error"),
-        (ClientFault(UpstreamFailure(K.UNSUPPORTED, "m", 0, "x")), "unsupported", "client_error"),
+        (
+            ClientFault(UpstreamFailure(K.UNSUPPORTED, "m", 0, "unsupported_endpoint")),
+            "unsupported_endpoint",
+            "client_error",
+        ),
         (NoAnswer((("m", UpstreamFailure(K.BUSY, "")),)), "upstream_rate_limit_exceeded", "provider_failed"),
         (
             NoAnswer((("m", UpstreamFailure(K.QUOTA, "", code="credit_balance_exhausted")),)),
