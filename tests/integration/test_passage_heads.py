@@ -67,6 +67,22 @@ async def test_a_model_of_another_language_is_refused(tenant: Tenant) -> None:
     assert "/v1/responses" in answer.error["message"]
     assert answer.error["param"] == "model"
     assert not tenant.mistral.requests
+    line = await tenant.gateway.logged(call_id=answer.header("x-request-id"))
+    assert line["code"] == "unsupported_endpoint"
+    assert (await tenant.gateway.metrics())['tollway_refusals_total{code="unsupported_endpoint"}'] >= 1
+
+
+async def test_what_is_sent_to_nobody_takes_nothing_from_the_limits(tenant: Tenant) -> None:
+    closed = await tenant.add_model(await tenant.add_provider(tenant.gateway.openai.url))
+    first = await tenant.add_model("mistral", fallback=json.dumps([closed]))
+    await tenant.limit(requests=5)
+    for model, path in ((first, "/v1/responses"), (closed, "/v1/responses"), (closed, "/v1/chat/completions")):
+        body = {"model": model, "input": "x", "messages": [{"role": "user", "content": "x"}]}
+        answer = await tenant.post(path, body)
+        assert answer.refusal == (503, "no_provider_key")
+        assert answer.header("x-ratelimit-remaining-requests") == "5"
+    tenant.openai.answers(error(401))
+    assert (await tenant.chat()).header("x-ratelimit-remaining-requests") == "4", "somebody was asked"
 
 
 # Heads

@@ -185,6 +185,8 @@ async def answer_or_cut(world: World, call: Call) -> Refusal | None:
         return _CUTS[call.cut]
     finally:
         del world.calls[call]
+        if not call.attempts:
+            call.hold.cancel()  # nobody was asked: it counts as every other refusal
         world.books.close(call)
 
 
@@ -218,7 +220,6 @@ async def answer(world: World, call: Call) -> Refusal | None:
         if call.spent or world.now() >= deadline:
             break
     if failures and all(failure.kind is FailureKind.UNSUPPORTED for _, failure in failures):
-        call.hold.cancel()  # nobody was asked: it counts as every other refusal
         return ClientFault(failures[0][1])
     return NoAnswer(tuple((called(target), failure) for target, failure in failures))
 
