@@ -65,6 +65,7 @@ async def test_b1_a_data_plane_that_starts_meanwhile_serves_known_keys(
     old = gateway.child("tollway.dataplane")
     old.kill()
     old.wait()
+    before = len(gateway.stderr.splitlines())
     for _ in patiently("the data plane is back"):
         try:
             ready = await gateway.client.get("/readyz")
@@ -79,6 +80,10 @@ async def test_b1_a_data_plane_that_starts_meanwhile_serves_known_keys(
     told = [json.loads(line) for line in gateway.stderr.splitlines()]
     (line,) = [line for line in told if "calls are served by the configuration of" in line["message"]]
     assert line["level"] == "warning" and line["keys"] >= 2
+    away = [
+        line for line in told[before:] if line["process"] == "worker-0" and line["logger"] == "tollway.configuration"
+    ]
+    assert away == [line], "the same outage is said once"
     server.start()
     await gateway.sql("UPDATE tollway.virtual_keys SET revoked_at = now() WHERE id = $1", revoked.key_id)
     await becomes(401, revoked.chat)

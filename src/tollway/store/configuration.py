@@ -115,6 +115,9 @@ class Configuration:
         self._neighbours = neighbours
         self._changed = asyncio.Event()
         self._reading = False
+        self._beginning = last_good is not None
+        """What stands in for the database is not known yet: until then nothing is said of its being away."""
+        self._trouble: Exception = TimeoutError("PostgreSQL does not answer")
         self._outage = Outage(
             _log, "the configuration cannot be read, the last one stays in force", "the configuration is read again"
         )
@@ -125,12 +128,11 @@ class Configuration:
         self._tasks.append(loop.create_task(self._run(), name="configuration"))
         if self._last_good is not None and self._writes:
             self._tasks.append(loop.create_task(self._write_down(self._last_good), name="last good configuration"))
-        fallback = self._last_good
         while self._rows is None:
             await _wait(self._read, _PATIENCE_S)
-            if self._rows is None and not self._reading and fallback is not None:
-                await self._begin_with(fallback)
-                fallback = None
+            if self._rows is None and not self._reading and self._beginning and self._last_good is not None:
+                await self._begin_with(self._last_good)
+        self._beginning = False
 
     async def close(self) -> None:
         """Stop following; the last snapshot stays."""
@@ -167,7 +169,9 @@ class Configuration:
             try:
                 await self._follow()
             except Exception as error:  # whatever it is, the last good one stays
-                self._outage.note(error)
+                self._trouble = error
+                if not self._beginning:
+                    self._outage.note(error)
             self._connected = self._reading = False
             lasted = time.monotonic() - began > _LONGEST_PAUSE_S
             pause_s = _FIRST_PAUSE_S if lasted else min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -227,16 +231,17 @@ class Configuration:
             last = await asyncio.to_thread(file.load)
         except UnusableError as error:
             _log.warning("the last good configuration is not used: %s", error)
+            last = None
+        if self._rows is not None:
             return
-        if last is None or self._rows is not None:
+        self._beginning = False
+        if last is None:
+            self._outage.note(self._trouble, "the configuration cannot be read, the start waits for it")
             return
         self._take(last.revision, last.keys, last.rows)
         self._read_at = time.monotonic() - (time.time() - last.current_at)
-        _log.warning(
-            "PostgreSQL does not answer: calls are served by the configuration of %s",
-            last.moment,
-            extra={"revision": last.revision, "keys": len(last.keys)},
-        )
+        begins = f"the configuration cannot be read, calls are served by the configuration of {last.moment}"
+        self._outage.note(self._trouble, begins, revision=last.revision, keys=len(last.keys))
 
     async def _write_down(self, file: LastGoodFile) -> None:
         """Keep the file equal to what is in force, in a thread, and not all the time."""

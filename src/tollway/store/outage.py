@@ -53,12 +53,12 @@ class Outage:
         self._over = over
         self._began: float | None = None
 
-    def note(self, error: Exception) -> None:
-        """An attempt failed."""
+    def note(self, error: Exception, begins: str = "", **members: object) -> None:
+        """An attempt failed. ``begins``: what follows of it this time, in place of what usually does."""
         if self._began is None:
             self._began = time.monotonic()
-            ours = not isinstance(error, (*AWAY, *WRONG))  # then the traceback says where
-            self._log.warning("%s: %s", self._begins, in_one_line(error), exc_info=error if ours else None)
+            ours = error if not isinstance(error, (*AWAY, *WRONG)) else None  # then the traceback says where
+            self._log.warning("%s: %s", begins or self._begins, in_one_line(error), exc_info=ours, extra=members)
 
     def end(self) -> None:
         """An attempt succeeded."""
