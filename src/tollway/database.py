@@ -15,7 +15,7 @@ from tollway.store.embedded import EmbeddedPostgres
 from tollway.store.installation import WrongEncryptionKeyError, check_encryption_key
 from tollway.store.last_good import LastGoodFile, UnusableError
 from tollway.store.migrate import migrate
-from tollway.store.outage import AWAY, WRONG, Outage, in_one_line, may_pass
+from tollway.store.outage import AWAY, WRONG, Outage, in_one_line, may_pass, was_answered
 from tollway.store.postgres import connect
 from tollway.store.seed import seed
 from tollway.store.server_errors import EmbeddedError
@@ -26,6 +26,8 @@ _NOTIFICATION_S = 5.0  # takes a millisecond
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0  # also the longest delay between the database's return and a start that waited for it
 _OPENINGS = 3  # starts of the embedded one, should it be killed before its schema is current
+
+_UNUSABLE = "PostgreSQL answers but cannot be used yet, it is waited for"
 
 _log = logging.getLogger("tollway.database")
 
@@ -86,7 +88,7 @@ class GivenDatabase:
             except (*AWAY, *WRONG) as error:
                 if not may_pass(error):
                     raise StartError("DATABASE_URL", f"cannot be used: {in_one_line(error)}") from None
-                outage.note(error)
+                outage.note(error, _UNUSABLE if was_answered(error) else "")
             else:
                 outage.end()
                 return

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.connections import connected
 from fakes.fixtures import StartGateway
 from fakes.gateway import Gateway, new_tenant, patiently
 from fakes.given_server import GivenServer
@@ -126,6 +127,29 @@ async def test_b2_a_start_that_waits_for_the_database_says_so_once(
         gateway.stop()
         told = [message for _, message in said(gateway, 0)["supervisor"] if "PostgreSQL" in message]
         assert [message.partition(",")[0] for message in told] == ["PostgreSQL does not answer", "PostgreSQL answers"]
+    finally:
+        gateway.end()
+
+
+@pytest.mark.parametrize("setting", ["default_transaction_read_only = on", "statement_timeout = 1"])
+async def test_b15_a_start_that_waits_says_that_the_server_answers(
+    gateway_factory: Callable[[dict[str, str]], Gateway], server: GivenServer, setting: str
+) -> None:
+    gateway = gateway_factory({"DATABASE_URL": server.url(), "ENCRYPTION_KEY": ENCRYPTION_KEY})
+    try:
+        async with connected(server.direct_url) as psql:
+            await psql.execute(f"ALTER DATABASE tollway SET {setting}")
+            starting = asyncio.ensure_future(asyncio.to_thread(gateway.start))
+            await asyncio.to_thread(server.wait_for_attempts, 5)
+            assert not starting.done(), "somebody may set it back"
+            await psql.execute("SET default_transaction_read_only = off; ALTER DATABASE tollway RESET ALL")
+        await starting
+        gateway.stop()
+        told = [message for _, message in said(gateway, 0)["supervisor"] if "PostgreSQL" in message]
+        assert [message.partition(",")[0] for message in told] == [
+            "PostgreSQL answers but cannot be used yet",
+            "PostgreSQL answers",
+        ]
     finally:
         gateway.end()
 

@@ -285,6 +285,11 @@ def refused_start(start: StartGateway, **settings: str) -> str:
         ("options=-c%20nosuch%3Dcanary", "unrecognized configuration parameter"),
         ("gssencmode=require", "gssencmode cannot be obeyed"),
         ("require_auth=scram-sha-256", "require_auth cannot be obeyed"),
+        (f"host=/tmp/{'x' * 120}", f"/tmp/{'x' * 120}/.s.PGSQL"),
+        ("host=/etc/passwd&port=5432", "Not a directory: '/etc/passwd/.s.PGSQL.5432'"),
+        ("hostaddr=zzz", "hostaddr 'zzz' is not an IP address"),
+        ("options=-c%20default_transaction_read_only%3Don", "the gateway writes"),
+        ("options=-c%20statement_timeout%3D1", "statement_timeout is below a second"),
     ],
 )
 def test_a_start_with_what_cannot_be_used_ends_at_once(
@@ -293,6 +298,17 @@ def test_a_start_with_what_cannot_be_used_ends_at_once(
     with Relay(postgres_url) as relay:
         line = refused_start(start_gateway, DATABASE_URL=relay.url(query=query))
         assert reason in line or "nosuch" in line
+
+
+def test_a_start_with_what_is_no_postgresql_ends_at_once(start_gateway: StartGateway, postgres_url: str) -> None:
+    async def greets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        await reader.read()
+
+    with Relay(postgres_url) as relay:
+        relay.answer = greets
+        line = refused_start(start_gateway, DATABASE_URL=relay.url(query="connect_timeout=3"))
+    assert line.endswith(f"port {relay.port} of 127.0.0.1 is no PostgreSQL's")
 
 
 def test_a_start_with_a_wrong_login_or_database_ends_at_once(start_gateway: StartGateway, postgres_url: str) -> None:

@@ -25,6 +25,7 @@ WRONG = (ValueError, asyncpg.PostgresError)
 _NEVER_PASSES = (
     ssl.SSLError,
     PermissionError,
+    NotADirectoryError,  # on the way to a socket
     asyncpg.ClientConfigurationError,
     asyncpg.UnsupportedClientFeatureError,
 )
@@ -40,6 +41,11 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, asyncpg.ProtocolViolationError):
         return not _POOLERS_NO.search(str(error))
     return isinstance(error, AWAY) and (isinstance(error, _CUT_OFF) or not isinstance(error, _NEVER_PASSES))
+
+
+def was_answered(error: BaseException) -> bool:
+    """Whether the server itself says so, and not the driver that it is away."""
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError)
 
 
 class Outage:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import os
 import random
 import ssl
 from collections.abc import Callable
@@ -86,9 +87,14 @@ async def _connect_to(
         settings["options"] = wanted.options
     try:
         return await _ask(arguments, settings)
-    except ConnectionError as error:
+    except OSError as error:
         if "rejected SSL upgrade" in str(error):
+            # Where TLS is only preferred, PostgreSQL's own no is none: the answer was something else.
+            if wanted.tls.mode in ("allow", "prefer"):
+                raise DatabaseUrlError(f"port {host.port} of {host.address} is no PostgreSQL's") from None
             raise DatabaseUrlError(f"sslmode={wanted.tls.mode}: the server does not speak TLS") from None
+        if host.socket is not None and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), host.socket) from None  # the event loop names none
         raise
 
 

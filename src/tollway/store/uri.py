@@ -7,6 +7,7 @@ to the server as a setting that it does not know; (3) what asks for more safety 
 
 import ipaddress
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
@@ -21,6 +22,10 @@ TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _WRITABLE = ("any", "read-write", "primary")
 
+_LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of a path; the system's limit
+_LEAST_TIMEOUT_MS = 1000
+_UNITS_MS = {"us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+
 
 class Host(NamedTuple):
     """One place where the server may be."""
@@ -28,6 +33,11 @@ class Host(NamedTuple):
     address: str
     """A name, an IP address, or the directory of a Unix socket."""
     port: int
+
+    @property
+    def socket(self) -> str | None:
+        """The path of the Unix socket, if it is one."""
+        return f"{self.address.rstrip('/')}/.s.PGSQL.{self.port}" if self.address.startswith("/") else None
 
     @property
     def is_local(self) -> bool:
@@ -238,7 +248,11 @@ def _hosts(given: Mapping[str, str]) -> tuple[Host, ...]:
         raise DatabaseUrlError("names a socket without a file, which the driver does not know")
     if len(ports) != len(chosen):
         raise DatabaseUrlError(f"names {len(chosen)} hosts and {len(ports)} ports")
-    return tuple(Host(host or "localhost", _port(port)) for host, port in zip(chosen, ports, strict=True))
+    hosts = tuple(Host(host or "localhost", _port(port)) for host, port in zip(chosen, ports, strict=True))
+    for host in hosts:
+        if host.socket is not None and len(host.socket.encode()) > _LONGEST_SOCKET:
+            raise DatabaseUrlError(f"leads to a socket, and its path is above {_LONGEST_SOCKET} bytes: {host.socket!a}")
+    return hosts
 
 
 def _port(text: str) -> int:
@@ -299,6 +313,36 @@ def _number(value: str) -> str | None:
     return None if re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*|", value) else f"{value[:40]!a} is not a number"
 
 
+def _addresses(value: str) -> str | None:
+    for one in filter(None, value.split(",")):
+        try:
+            ipaddress.ip_address(one)
+        except ValueError:
+            return f"{one[:40]!a} is not an IP address"
+    return None
+
+
+_SETTING = re.compile(r"(?:-c\s*|--)([A-Za-z][\w.-]*)=((?:\\.|[^\s\\])*)")
+_TRUE = re.compile(r"(?i)on|1|t(?:r(?:ue?)?)?|y(?:es?)?")
+
+
+def _options(value: str) -> str | None:
+    """Settings with which no session is of use to a gateway."""
+    for name, text in _SETTING.findall(value):
+        setting, text = name.lower().replace("-", "_"), re.sub(r"\\(.)", r"\1", text)
+        if setting == "default_transaction_read_only" and _TRUE.fullmatch(text):
+            return f"cannot be obeyed: {setting} is set, and the gateway writes"
+        if setting in ("statement_timeout", "transaction_timeout") and 0 < _milliseconds(text) < _LEAST_TIMEOUT_MS:
+            return f"cannot be obeyed: {setting} is below a second, which the gateway's statements may take"
+    return None
+
+
+def _milliseconds(text: str) -> float:
+    """A time as PostgreSQL reads it; 0 for what it refuses."""
+    found = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})\s*(us|ms|s|min|h|d|)\s*", text)
+    return float(found[1]) * _UNITS_MS[found[2] or "ms"] if found else 0
+
+
 def _only(*words: str, because: str) -> Callable[[str], str | None]:
     """Values that ask for nothing; any other one cannot be obeyed, and would be missed."""
 
@@ -318,7 +362,7 @@ _DRIVER = "the driver has no such thing"
 
 PARAMETERS: Mapping[str, Parameter] = {
     "host": Parameter("PGHOST", "obeyed: names, addresses and directories of Unix sockets, tried in turn"),
-    "hostaddr": Parameter("PGHOSTADDR", "obeyed, but not with `sslmode=verify-full`"),
+    "hostaddr": Parameter("PGHOSTADDR", "obeyed, but not with `sslmode=verify-full`", _addresses),
     "port": Parameter("PGPORT", "obeyed"),
     "dbname": Parameter("PGDATABASE", "obeyed"),
     "user": Parameter("PGUSER", "obeyed"),
@@ -333,7 +377,12 @@ PARAMETERS: Mapping[str, Parameter] = {
     ),
     "connect_timeout": Parameter("PGCONNECT_TIMEOUT", "obeyed, for each host; 0: five seconds", _number),
     "client_encoding": Parameter("PGCLIENTENCODING", "ignored: text always travels as UTF-8"),
-    "options": Parameter("PGOPTIONS", "obeyed, but for `search_path`"),
+    "options": Parameter(
+        "PGOPTIONS",
+        "obeyed, but for `search_path`; refused where it sets `default_transaction_read_only`, or a "
+        "`statement_timeout` or `transaction_timeout` below a second",
+        _options,
+    ),
     "application_name": Parameter("PGAPPNAME", "obeyed; what the connection is for is added to it"),
     "fallback_application_name": Parameter(None, "ignored: the gateway has a name"),
     "keepalives": Parameter(None, _HARMLESS_LIVENESS, _number),

@@ -57,6 +57,7 @@ def test_a_mistake_of_our_own_is_told_with_its_place_and_once(caplog: pytest.Log
     [
         (ConnectionRefusedError(), True),
         (FileNotFoundError(), True),
+        (NotADirectoryError(), False),
         (TimeoutError(), True),
         (EOFError(), True),
         (asyncpg.CannotConnectNowError(""), True),

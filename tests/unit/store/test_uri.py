@@ -283,6 +283,21 @@ def test_no_time_to_connect_is_ours(value: str) -> None:
     assert read(f"postgresql://h/d?connect_timeout={value}").connect_timeout_s is None
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "options=-c%20default_transaction_read_only%3Doff",
+        "options=-c%20statement_timeout%3D0%20-c%20transaction_timeout%3D2s",
+        "options=-c%20statement_timeout%3D1min%20--lock-timeout%3D5",
+        "hostaddr=10.0.0.1",
+        "hostaddr=fe80::1%25eth0",
+        f"host=/tmp/{'x' * 80}",
+    ],
+)
+def test_what_can_be_worked_with_is_taken(query: str) -> None:
+    assert read(f"postgresql:///d?{query}").database == "d"
+
+
 def test_channel_binding_is_never_weaker_than_what_was_asked() -> None:
     def tls(query: str, host: str = "db.example") -> tuple[str, str | None]:
         wanted = read(f"postgresql://{host}/d?channel_binding=require{query}").tls
@@ -313,6 +328,14 @@ def test_channel_binding_is_never_weaker_than_what_was_asked() -> None:
         ("postgresql://a,b/x?hostaddr=10.0.0.1", "2 hosts and 1 hostaddr"),
         ("postgresql://h/d?hostaddr=10.0.0.1&sslmode=verify-full&sslrootcert=/r", "hostaddr"),
         ("postgresql://h/d?host=@abstract", "a socket without a file"),
+        (f"postgresql:///d?host=/tmp/{'x' * 120}", f"bytes: '/tmp/{'x' * 120}/.s.PGSQL.5432'"),
+        ("postgresql:///d?hostaddr=zzz", "hostaddr 'zzz' is not an IP address"),
+        ("postgresql://a,b/d?hostaddr=10.0.0.1,b", "hostaddr 'b' is not an IP address"),
+        ("postgresql://h/d?options=-c%20default_transaction_read_only%3Don", "the gateway writes"),
+        ("postgresql://h/d?options=-cwork_mem%3D8MB%20--default-transaction-read-only%3DTrue", "the gateway writes"),
+        ("postgresql://h/d?options=-c%20statement_timeout%3D1", "statement_timeout is below a second"),
+        ("postgresql://h/d?options=-c%20Statement_Timeout%3D0.5s", "statement_timeout is below a second"),
+        ("postgresql://h/d?options=-c%20transaction_timeout%3D900%5C%20ms", "transaction_timeout is below a second"),
         ("postgresql://h/d?sslrootcert=system&sslmode=require", "sslmode=verify-full only"),
         ("postgresql://h/d?sslnegotiation=direct", "sslmode=require, verify-ca or verify-full only"),
         ("postgresql://h/d?sslnegotiation=x", "sslnegotiation 'x' is not one of"),
