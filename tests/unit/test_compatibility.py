@@ -129,9 +129,9 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
 - What a server writes oddly is read, as long as it can be told what was said: frames with nothing in them are skipped
   (`null`, `[]`, `ping`, choices that are null …), a number, an object or a list of parts where a text belongs is its
   text, an object of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced,
-  a delta that is missing is empty, and what clients need is completed. It holds for whole answers likewise, and for what
-  stands around embeddings. What cannot be read is a failure, told in the provider's words if it is a text, unless every
-  choice has ended before.
+  a delta that is missing is empty, and what clients need is completed. It holds for whole answers likewise, and for
+  what stands around embeddings. What cannot be read is a failure, told in the provider's words if it is a text, unless
+  every choice has ended before.
 - An event without choices is an error if it says so (`error`, `exception`, `success: false`, a `status` or a `code` of
   failure), or if it has nothing but a message; not if it says that all is well, has an empty list of choices, or comes
   after every choice has ended.
