@@ -302,23 +302,68 @@ async def test_s35_k2_every_log_line_is_one_json_object_whatever_comes_from_outs
         assert len(line) < 8192
 
 
-async def test_s13_addresses_that_no_provider_has_are_refused_at_once(start_gateway: StartGateway) -> None:
-    gateway = start_gateway()
-    tenant = await new_tenant(gateway)
-    for base in (
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://169.254.169.254/v1",
         "http://[::ffff:169.254.169.254]/v1",
         "http://0xa9fea9fe/v1",
         "http://2852039166/v1",
         "http://0251.0376.0251.0376/v1",
-    ):
-        try:
-            await gateway.sql('UPDATE "Providers" SET "apiBase" = $1 WHERE name = $2', base, "openai")
-        except asyncpg.PostgresError:
+        "http://metadata.google.internal/v1",
+    ],
+)
+async def test_s13_addresses_that_no_provider_has_are_refused_where_they_are_written(
+    gateway: Gateway, base: str
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await gateway.sql('UPDATE "Providers" SET "apiBase" = $1 WHERE name = $2', base, "openai")
+
+
+NAMES = {
+    "aws.example": ["169.254.169.254"],
+    "aws6.example": ["fd00:ec2::254"],
+    "alibaba.example": ["100.100.100.200"],
+    "azure.example": ["168.63.129.16"],
+    "mapped.example": ["::ffff:169.254.169.254"],
+    "translated.example": ["64:ff9b::a9fe:a9fe"],
+    "several.example": ["169.254.169.254", "fe80::1"],
+    "good.example": ["127.0.0.1"],
+    "mixed.example": ["169.254.169.254", "127.0.0.1"],
+}
+RESOLVER = """
+from ipaddress import ip_address
+from tollway.http1 import dial
+
+async def resolve(host, port):
+    return [ip_address(text) for text in {names!r}[host]]
+
+dial.system_resolver = resolve
+"""
+
+
+async def test_s13_names_that_lead_to_such_addresses_are_refused_when_connecting(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(RESOLVER.format(names=NAMES))
+    gateway = start_gateway(PYTHONPATH=str(tmp_path))
+    tenant = await new_tenant(gateway)
+    tenant.openai.answers(openai_reply("from 127.0.0.1"))
+    port = gateway.openai.port
+    providers = {name: await tenant.add_provider(f"http://{name}:{port}/v1") for name in NAMES}
+    keys = {"virtualKey": tenant.key, "providerKeys": dict.fromkeys(providers.values(), tenant.openai.secret)}
+    assert (await tenant.client.post("/api/save-keys", keys)).status == 200
+    for name, provider in providers.items():
+        model = await tenant.add_model(provider)
+        answer = await tenant.chat(model)
+        if "127.0.0.1" in NAMES[name]:
+            assert answer.text == "from 127.0.0.1", "the only address that it may have"
             continue
-        await gateway.configuration_is_live()
-        tenant.mistral.answers(mistral_reply("from Mistral"))
-        assert (await tenant.chat(tenant.pair)).text == "from Mistral"
+        assert answer.status == 502, (name, answer)
+        line = await gateway.logged(logger="tollway.requests", model=model)
+        assert "address is not allowed" in line["cause"]
         assert metadata_connections(gateway) == []
+    assert len(tenant.openai.requests) == 2
 
 
 def metadata_connections(gateway: Gateway) -> list[str]:
