@@ -5,15 +5,16 @@ again, then an end that it does not like. Those that take longest are measured a
 decides: four times the text may take four times as long, not sixteen.
 """
 
+import ast
 import importlib
 import itertools
-import pkgutil
 import re
 import re._parser as parser
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from heapq import nlargest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,37 +23,86 @@ from cpu_time import QUADRATIC, cpu_seconds, growth
 
 SHORT, LONGER, LONG = 1_000, 16_000, 100_000
 LETTERS = " \ta0Z;:=,./\\\"'<>[]{}()-_\r\n@&#"
-EXEMPT = (
-    "tollway.cli.",
-    "tollway.settings",
-    "tollway.__main__",
-    "tollway.dataplane.__main__",
-    "tollway.controlplane.__main__",
-)
-"""What meets only the texts of whoever runs the program, and what runs a process when it is imported."""
+PACKAGE = Path(tollway.__path__[0])
+SOURCES = {path.relative_to(PACKAGE): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+ALL_SOURCES = "".join(SOURCES.values())
 
-SOURCES = "".join(path.read_text() for path in Path(tollway.__path__[0]).rglob("*.py"))
+MADE_LATER = {
+    "observe/redact.py: '|'.join(alternatives)": r"sk\-one\-and|sk\-one\-or|another\ secret",
+    "settings.py: f'[0-9A-Fa-f]{{{digits}}}'": "[0-9A-Fa-f]{64}",
+}
+"""Expressions that are put together in a function, and one of each."""
+
+
+class Site(NamedTuple):
+    """Where the package makes an expression, or uses one that stands right there."""
+
+    path: Path
+    line: int
+    function: str
+    """Of the module ``re``."""
+    source: ast.expr
+
+    def __str__(self) -> str:
+        return f"{self.path}: {ast.unparse(self.source)}"
+
+    def expression(self) -> re.Pattern[Any]:
+        """The one that stands there, or one of those that are put together there."""
+        source = self.source.value if isinstance(self.source, ast.Constant) else MADE_LATER.get(str(self))
+        assert source is not None, f"nothing tells what this may be: give an example in MADE_LATER: {self}"
+        return re.compile(source)
+
+
+def sites() -> Iterator[Site]:
+    """All of them, by the text of the package; also those that msgspec is told to search for."""
+    for path, text in SOURCES.items():
+        for node in ast.walk(ast.parse(text)):
+            assert not (isinstance(node, ast.ImportFrom) and node.module == "re"), f"{path}: say re.…"
+            if not isinstance(node, ast.Call):
+                continue
+            module, _, function = ast.unparse(node.func).rpartition(".")
+            if module == "re" and function not in ("escape", "purge"):
+                yield Site(path, node.lineno, function, node.args[0])
+            for keyword in node.keywords:
+                if function == "Meta" and keyword.arg == "pattern":
+                    yield Site(path, node.lineno, "search", keyword.value)
 
 
 def expressions() -> Iterator[tuple[str, Callable[[Any], object], re.Pattern[Any]]]:
-    """All that a module of the package holds, also as a bound method or within a tuple, and how it is used."""
-    for module in pkgutil.walk_packages(tollway.__path__, "tollway."):
-        if module.name.startswith(EXEMPT) or ".migrations" in module.name:
-            continue
-        for name, value in vars(importlib.import_module(module.name)).items():
-            for number, found in enumerate(_patterns(value)):
-                bound = getattr(value, "__self__", None) is found
-                for run in [value] if bound else ways_of(name, found):
-                    yield f"{module.name}.{name}[{number}].{run.__name__}", run, found
+    """Every expression of the package, and how it is used."""
+    by_module = itertools.groupby(sites(), lambda site: site.path)
+    for path, found in by_module:
+        made, variables = imported(path)
+        for site in found:
+            if site.line in made and site.function == "compile":
+                uses = [(use, each) for each in made[site.line] for use in ways_of(each, variables)]
+            else:
+                expression = site.expression()
+                used_there = site.function in ("match", "fullmatch")
+                uses = [(getattr(expression, site.function) if used_there else expression.search, expression)]
+            for number, (run, expression) in enumerate(uses):
+                yield f"{path}:{site.line}[{number}].{run.__name__}", run, expression
 
 
-def _patterns(value: object) -> Iterator[re.Pattern[Any]]:
-    value = getattr(value, "__self__", value)
-    if isinstance(value, re.Pattern):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _patterns(item)
+def imported(path: Path) -> tuple[Mapping[int, list[re.Pattern[Any]]], Mapping[str, object]]:
+    """What a module has compiled by the time it is imported, wherever it keeps it, by line; and its variables."""
+    made: dict[int, list[re.Pattern[Any]]] = {}
+
+    def noted(pattern: Any, flags: int = 0) -> re.Pattern[Any]:
+        caller, result = sys._getframe(1), really_compile(pattern, flags)
+        if caller.f_code.co_filename == str(path):
+            made.setdefault(caller.f_lineno, []).append(result)
+        return result
+
+    name = ".".join(("tollway", *path.with_suffix("").parts))
+    importlib.import_module(name)  # what follows runs it once more, beside the one that all others use
+    variables: dict[str, object] = {"__name__": name, "__file__": str(PACKAGE / path)}
+    really_compile, re.compile = re.compile, noted  # type: ignore[assignment]
+    try:
+        exec(compile(SOURCES[path], str(path), "exec"), variables)
+    finally:
+        re.compile = really_compile
+    return made, variables
 
 
 def letters_of(tree: Any) -> set[str]:
@@ -97,9 +147,14 @@ def once(run: Callable[[Any], object], text: str | bytes) -> float:
     return cpu_seconds(lambda: run(text), runs=1)
 
 
-def ways_of(name: str, pattern: re.Pattern[Any]) -> list[Callable[[Any], object]]:
+def ways_of(pattern: re.Pattern[Any], variables: Mapping[str, object]) -> list[Callable[[Any], object]]:
     """How the package uses it: an expression that is only ever matched from one place need not be good at searching."""
-    used = set(re.findall(rf"\b{re.escape(name)}\.(\w+)\b", SOURCES))
+    used: set[str] = set()
+    for name, value in variables.items():
+        if getattr(value, "__self__", None) is pattern:
+            return [value]  # a bound method
+        if value is pattern:
+            used |= set(re.findall(rf"\b{re.escape(name)}\.(\w+)\b", ALL_SOURCES))
     ways = [pattern.search] if used & {"search", "sub", "findall", "finditer", "split"} else []
     ways += [pattern.match] if "match" in used else []
     ways += [pattern.fullmatch] if "fullmatch" in used else []
