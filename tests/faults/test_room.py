@@ -17,7 +17,22 @@ import trustme
 from fakes.client import BrokenAnswerError, Client, Reply, Wire, chat_body, form, request_bytes, text_of
 from fakes.fixtures import StartGateway
 from fakes.gateway import Gateway, Tenant, new_tenant, totals
-from fakes.upstream import HANG, PATIENCE_S, Bill, Flood, Gate, error, event, head, openai_reply, openai_stream, raw
+from fakes.upstream import (
+    HANG,
+    PATIENCE_S,
+    Account,
+    Bill,
+    Flood,
+    Gate,
+    Upstream,
+    error,
+    event,
+    head,
+    openai_reply,
+    openai_stream,
+    raw,
+)
+from fakes.worker import MODEL, running_worker
 
 MIB = 1 << 20
 JSON = {"content-type": "application/json"}
@@ -328,7 +343,7 @@ async def test_e7_ten_thousand_idle_connections(start_gateway: StartGateway) -> 
 # R1: what is left when all is quiet
 
 
-async def mixed_load(tenant: Tenant, client: Client) -> None:
+async def mixed_load(openai: Account, key: str, model: str, client: Client) -> None:
     """Good calls, refusals, breaks, hang-ups, all at the same time."""
     large = "x" * 2 * MIB
     one = event({"choices": [{"index": 0, "delta": {"content": "x" * 2000}, "finish_reason": None}]})
@@ -341,13 +356,12 @@ async def mixed_load(tenant: Tenant, client: Client) -> None:
         openai_stream(["a", Flood(one, 1 << 40)]),
         raw(head(200, {**JSON, "content-length": str(4 * MIB)}), b" " * MIB),
     ]
-    tenant.openai.answers(*script * 20, openai_reply("fine"))
+    openai.answers(*script * 20, openai_reply("fine"))
 
     async def call(number: int) -> None:
         stream = number % 3 == 0
-        body = chat_body(tenant.model, large if number % 5 == 0 else "x", stream=stream)
-        key = tenant.key if number % 7 else "sk-nobody"
-        message = request_bytes("POST", "/v1/chat/completions", body, key)
+        body = chat_body(model, large if number % 5 == 0 else "x", stream=stream)
+        message = request_bytes("POST", "/v1/chat/completions", body, key if number % 7 else "sk-nobody")
         with contextlib.suppress(BrokenAnswerError, OSError, TimeoutError):
             async with client.connect() as wire, asyncio.timeout(0.2 + number % 4 * 0.2):
                 await wire.send(message[: len(message) // (1 + (number % 11 == 0))])
@@ -372,10 +386,28 @@ async def test_r1_r2_when_all_is_quiet_everything_is_as_before(start_gateway: St
 
     files, resident = await quiet()
     for _ in range(2):
-        await mixed_load(tenant, gateway.client)
+        await mixed_load(tenant.openai, tenant.key, tenant.model, gateway.client)
         now = await quiet()
         assert abs(now[0] - files) <= 3
         assert now[1] - resident < 64 * MIB
     assert process.num_threads() < 16
     tenant.openai.answers(openai_reply("fine"))
     assert (await tenant.chat()).text == "fine"
+
+
+async def test_r1_no_task_is_left_of_what_has_ended(tmp_path: Path, openai_provider: Upstream) -> None:
+    account = openai_provider.account()
+    environment = {"OPENAI_API_KEY": account.secret, "IDLE_TIMEOUT_S": "1", "FIRST_BYTE_TIMEOUT_S": "1"}
+    async with running_worker(tmp_path, openai_provider.url, **environment) as worker:
+        account.answers(openai_reply("fine"))
+        assert (await worker.client.chat(worker.key, MODEL)).text == "fine"
+        tasks = asyncio.all_tasks()
+        await mixed_load(account, worker.key, MODEL, worker.client)
+        assert len(account.requests) > 50, "calls have come so far"
+
+        def left() -> set[asyncio.Task[object]]:
+            return asyncio.all_tasks() - tasks
+
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: not left(), "nothing of it runs")
+        assert left() == set()
