@@ -460,5 +460,5 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("DRAIN_SECONDS", "600", "How long SIGTERM lets running requests go on.", _seconds(0)),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error.", _choice("debug", "info", "warning", "error")),
-    Variable("LOG_REQUESTS", "true", "One log line for every attempt at a provider, and one for every refusal.", _switch),
+    Variable("LOG_REQUESTS", "true", "One log line for every attempt at a provider and for every refusal.", _switch),
 )
