@@ -128,13 +128,38 @@ def beginnings_of(pattern: re.Pattern[Any]) -> set[str]:
     return {"", *runs, *(run + "a" for run in runs)}
 
 
+def likes(tree: Any) -> Iterator[str]:
+    """A short text that it matches, item by item; what may be missing is there once."""
+    for operation, argument in tree:
+        match str(operation):
+            case "LITERAL":
+                yield chr(argument)
+            case "IN":
+                yield next(likes(argument), "a")
+            case "RANGE":
+                yield chr(argument[0])
+            case "CATEGORY":
+                yield {"CATEGORY_DIGIT": "0", "CATEGORY_SPACE": " "}.get(str(argument), "a")
+            case "ANY" | "NOT_LITERAL" | "NEGATE":
+                yield "a"
+            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+                yield "".join(likes(argument[2])) * max(1, min(argument[0], 4))
+            case "SUBPATTERN" | "ATOMIC_GROUP":
+                yield from likes(argument[-1] if isinstance(argument, tuple) else argument)
+            case "BRANCH":
+                yield "".join(likes(argument[1][0]))
+
+
 def texts(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str, str]]:
-    own = sorted(letters_of(parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)))
+    tree = parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG)
+    own = sorted(letters_of(tree))
     letters = list(dict.fromkeys([*own[:14], *LETTERS]))
     beginnings = beginnings_of(pattern)
     units = [*letters, *map("".join, itertools.permutations(letters[:9], 2)), *beginnings - {""}]
     units += [run + letter for run in beginnings - {""} for letter in (*letters[:20], '\\"')]
     yield from itertools.product(sorted(beginnings), units, ("", "\0"))
+    starts = {*itertools.accumulate(likes(tree))} - {""}
+    yield from itertools.product([""], sorted(starts, key=len)[-16:], ("", "\0"))
 
 
 def text_of(pattern: re.Pattern[Any], made: tuple[str, str, str], length: int) -> str | bytes:
@@ -165,7 +190,8 @@ def quadratic(run: Callable[[Any], object], pattern: re.Pattern[Any]) -> str | N
     """A text that takes longer than its length explains; None for an expression that is linear."""
     taken = ((once(run, text_of(pattern, made, SHORT)), made) for made in texts(pattern))
     slowest = [made for _, made in nlargest(12, taken)]
-    lengths = [(made, LONGER) for made in slowest] + [(made, LONG) for made in slowest[:3]]
+    lengths = [(made, 4 * SHORT) for made in slowest]  # what is worse than quadratic would take for ever at more
+    lengths += [(made, LONGER) for made in slowest] + [(made, LONG) for made in slowest[:3]]
     for made, length in lengths:
         if growth(run, text_of(pattern, made, length // 4), text_of(pattern, made, length)) > QUADRATIC:
             return repr(made)
