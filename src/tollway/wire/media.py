@@ -19,6 +19,7 @@ import msgspec
 
 from tollway.wire.estimate import MEDIA_BYTES
 from tollway.wire.json import UNREADABLE, Raw, decoder
+from tollway.wire.stretches import matches, reach, slices, strings, value_after
 
 MIN_SEALED = 512
 """Bytes of base64 that can be nothing else under a name that nobody knows; no word is as long."""
@@ -47,9 +48,13 @@ _MEDIA_KINDS = frozenset(
 )
 """Parts that count flat even where none of it is found in them."""
 
-_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"?+([ \t\r\n]*+:)?', re.DOTALL)
 _ADDRESS = re.compile(rb"[a-zA-Z][a-zA-Z0-9+.-]{1,15}:(?:\\?/){2}|data:[^,]{0,256};base64,")
-_SAYS_TEXT = re.compile(rb'"(?:type|media_type|mime_type)"[ \t\r\n]*+:[ \t\r\n]*+"text|\\u00')
+_LONGEST_BEGIN = 512
+_IN_ADDRESS = re.compile(rb"(?:[^ \\\x80-\xff]++|\\/)*+")
+_SAYS_KIND = re.compile(rb'"(?:type|media_type|mime_type)"|\\u00')
+_LONGEST_MATCH = 12
+_IS_TEXT = b'"text'
+_LONGEST_NAME = 128  # bytes of the names above, with every letter written as a number
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-\\"
 """With the backslash that some writers put before a slash, and that a line end within a text needs."""
 
@@ -78,19 +83,28 @@ def discount(part: Raw) -> int:
 
 def discount_of(value: Raw, at_least: int = 0) -> int:
     """The same of any value that is not only words; ``at_least``: how many media it counts for in any case."""
-    sizes = list(_media(bytes(value)))
+    sizes = list(_media(memoryview(value)))
     return sum(sizes) - MEDIA_BYTES * max(len(sizes), at_least)
 
 
-def _media(json: bytes) -> Iterator[int]:
+def _media(json: memoryview) -> Iterator[int]:
     """The sizes of the media in a value."""
-    words = _WORDS | {"data"} if _SAYS_TEXT.search(json) else _WORDS
+    words = _WORDS | {"data"} if _says_text(json) else _WORDS
     name = ""
-    for match in _STRING.finditer(json):
-        if match[2] is not None:
-            name = _name(match[1])
-        elif name not in words and _is_medium(match[1], name):
-            yield match.end(1) - match.start(1)
+    for start, end, is_name in strings(json):
+        if is_name:
+            name = _name(bytes(json[start:end])) if end - start <= _LONGEST_NAME else ""
+        elif name not in words and _is_medium(json[start:end], name):
+            yield end - start
+
+
+def _says_text(json: memoryview) -> bool:
+    """Whether it says of itself that it is text, or may do so with letters that are written as numbers."""
+    for found in matches(_SAYS_KIND, json, _LONGEST_MATCH):
+        at = value_after(json, found.end())
+        if found[0] == rb"\u00" or (at is not None and json[at : at + len(_IS_TEXT)] == _IS_TEXT):
+            return True
+    return False
 
 
 def _name(raw: bytes) -> str:
@@ -100,10 +114,11 @@ def _name(raw: bytes) -> str:
         return ""
 
 
-def _is_medium(text: bytes, name: str) -> bool:
+def _is_medium(text: memoryview, name: str) -> bool:
     named = name in _MEDIA
-    if (named or len(text) >= MIN_SEALED) and not text.translate(None, _BASE64):
-        return text.count(b"\\") <= len(text) // _BYTES_PER_ESCAPE  # else these are words, one to a line
-    if not (named or _ADDRESS.match(text)):
+    if (named or len(text) >= MIN_SEALED) and not any(piece.translate(None, _BASE64) for piece in slices(text)):
+        # else these are words, one to a line
+        return sum(piece.count(b"\\") for piece in slices(text)) <= len(text) // _BYTES_PER_ESCAPE
+    if not (named or _ADDRESS.match(text, 0, _LONGEST_BEGIN)):
         return False
-    return text.isascii() and b" " not in text and b"\\" not in text.replace(b"\\/", b"")
+    return reach(_IN_ADDRESS, text) == len(text)

@@ -8,6 +8,7 @@ from tollway.domain.refusals import BadRequest
 from tollway.wire import media
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text, is_utf8, members
 from tollway.wire.request_body import NO_JSON, NO_MODEL_NAME, TOO_MUCH, is_model_name, wrong_value
+from tollway.wire.stretches import after_blanks, matches, value_after
 from tollway.wire.structure import OF_REQUESTS, fits
 
 
@@ -156,14 +157,10 @@ _IDS = _any_of("file_id", "container", "comparison_response_id", "continuation_i
 _LISTS = _any_of("file_ids", "vector_store_ids")
 _TYPES = _any_of("item_reference", "container_reference", "skill_reference")
 
-_NAME = re.compile(rf'"(?:{_IDS}|{_LISTS}|{_spelled("type")})"'.encode())
-_REFERENCE = re.compile(
-    rf'"(?:(?:{_IDS})"\s*+:\s*+"|(?:{_LISTS})"\s*+:\s*+\[\s*+"|{_spelled("type")}"\s*+:\s*+"(?:{_TYPES})")'.encode()
-)
-"""A member that names what is kept. A string cannot look like it, as its quotes are escaped; nor does the schema of a
-function with a parameter of that name, as what follows there is an object."""
+_NAME = re.compile(rf'"(?:(?P<id>{_IDS})|(?P<list>{_LISTS})|(?P<type>{_spelled("type")}))"'.encode())
+"""Of a member that may name what is kept. A string cannot look like it, as its quotes are escaped."""
 
-_STRETCH = 256 * 1024  # bytes that are searched in one go, in a few milliseconds
+_TYPE = re.compile(rf'"(?:{_TYPES})'.encode())
 _LONGEST_NAME = 256  # bytes, with every letter written as a number
 
 
@@ -186,8 +183,18 @@ def _refers_to_stored(top: dict[str, Raw], items: list[_Item]) -> str | None:
 
 def _holds_a_reference(raw: Raw) -> bool:
     text = memoryview(raw)
-    for start in range(0, len(text), _STRETCH):
-        for name in _NAME.finditer(text, start, start + _STRETCH + _LONGEST_NAME):
-            if _REFERENCE.match(text, name.start()):
-                return True
-    return False
+    return any(_is_reference(text, name) for name in matches(_NAME, text, _LONGEST_NAME))
+
+
+def _is_reference(text: memoryview, name: re.Match[bytes]) -> bool:
+    """Whether a text follows, or a list of them: what follows such a name in a function's schema is an object."""
+    at = value_after(text, name.end())
+    if at is None:
+        return False
+    if name["type"]:
+        return _TYPE.match(text, at, at + _LONGEST_NAME) is not None
+    if name["list"]:
+        if bytes(text[at : at + 1]) != b"[":
+            return False
+        at = after_blanks(text, at + 1)
+    return bytes(text[at : at + 1]) == b'"'

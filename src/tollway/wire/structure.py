@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from tollway.wire.stretches import slices
+
 UNCOUNTED_BYTES = 64 * 1024
 """A text up to this size is not counted: whatever it holds, reading it takes some milliseconds."""
 
@@ -38,7 +40,7 @@ def fits(text: bytes, bounds: Bounds) -> bool:
     if len(text) <= UNCOUNTED_BYTES:
         return True
     # First with what stands inside strings, which is quick and nearly always enough.
-    return _within(_slices(text), bounds) or _within(outside_strings(text), bounds)
+    return _within(slices(text, _SLICE), bounds) or _within(outside_strings(text), bounds)
 
 
 def _within(pieces: Iterable[bytes], bounds: Bounds) -> bool:
@@ -52,15 +54,10 @@ def _within(pieces: Iterable[bytes], bounds: Bounds) -> bool:
     return True
 
 
-def _slices(text: bytes) -> Iterator[bytes]:
-    for start in range(0, len(text), _SLICE):
-        yield text[start : start + _SLICE]
-
-
 def outside_strings(text: bytes) -> Iterator[bytes]:
     """The text without its strings, piece by piece."""
     inside, held = 0, b""
-    for piece in _slices(text):
+    for piece in slices(text, _SLICE):
         piece = held + piece
         held = b""
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
