@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from tollway.wire.json import in_utf8, is_utf8
+from tollway.wire.stretches import slices
 from tollway.wire.structure import UNCOUNTED_BYTES, outside_strings
 
 MAX_CHAT_EVENT_BYTES = 8 * 1024 * 1024
@@ -23,6 +25,10 @@ milliseconds, nobody notices. An event with a text of some hundred kilobytes has
 MAX_REPLY_PARTS = 1_000_000
 """The same of a whole answer that has to be made anew; large ones are read beside the event loop."""
 
+MAX_ODD_BYTES = 8 * 1024 * 1024
+"""Of a whole answer that has to be read a second time: that is not in UTF-8, is no strict JSON or has other types than
+the dialect's. Real ones are small; a large picture comes from servers that can write JSON."""
+
 ALWAYS_CHEAP = UNCOUNTED_BYTES
 """Bytes that can be taken apart whatever they are made of."""
 
@@ -38,9 +44,23 @@ def is_cheap(json: bytes, most: int = MAX_PARTS) -> bool:
 
     What stands inside strings is no part: a long text may hold as many of them as it likes.
     """
-    if len(json) <= ALWAYS_CHEAP or _letters(json) <= most:
+    if len(json) <= ALWAYS_CHEAP or sum(map(_letters, slices(json))) <= most:
         return True
     return sum(map(_letters, outside_strings(json))) <= most
+
+
+def may_be_tidied(reply: bytes) -> bool:
+    """Whether a whole answer that strict types have refused is read a second time."""
+    return len(reply) <= MAX_ODD_BYTES and is_cheap(reply, MAX_REPLY_PARTS)
+
+
+def readable(reply: bytes) -> bytes:
+    """A whole answer in UTF-8, with what is not replaced. Raises UNREADABLE for a long one that would need it."""
+    if is_utf8(reply):
+        return reply
+    if len(reply) > MAX_ODD_BYTES or len(text := in_utf8(reply)) > MAX_ODD_BYTES:  # it may grow to three times its size
+        raise msgspec.DecodeError("a long answer that is not in UTF-8")
+    return text
 
 
 def _letters(json: bytes) -> int:

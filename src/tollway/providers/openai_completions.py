@@ -9,7 +9,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult, UpstreamRequest, is_good
-from tollway.providers.bounds import EXTRA_CHOICES, MAX_REPLY_PARTS, Index, is_cheap
+from tollway.providers.bounds import EXTRA_CHOICES, MAX_REPLY_PARTS, Index, is_cheap, may_be_tidied, readable
 from tollway.providers.chunk_repairs import size_of
 from tollway.providers.openai import put_stream_options
 from tollway.providers.openai_stream import Event, PassingStream
@@ -18,7 +18,8 @@ from tollway.providers.reasons import Ending, real_reason
 from tollway.providers.usage import read_usage
 from tollway.wire.completion_answer import FINISH_REASONS, frames_of_text
 from tollway.wire.completion_request import CompletionCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, in_utf8, members
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, members
+from tollway.wire.stretches import slices
 
 _PATH = b"/completions"
 
@@ -86,14 +87,14 @@ class OpenAICompletions:
 
 
 def _whole(body: bytes, call: CompletionCall) -> ChatResult | UpstreamFailure:
-    body = in_utf8(body)
-    if body.count(_KEY) > call.n + _OTHER_KEYS:
+    if sum(piece.count(_KEY) for piece in slices(body)) > call.n + _OTHER_KEYS:
         return classify.NO_ANSWER
     try:
+        body = readable(body)
         try:
             reply = _decode_reply(body)
         except UNREADABLE:
-            if not is_cheap(body, MAX_REPLY_PARTS):
+            if not may_be_tidied(body):
                 raise
             body = tidy.text_reply(body, tidy.missing(call, body))
             reply = _decode_reply(body)

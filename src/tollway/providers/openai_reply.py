@@ -8,14 +8,24 @@ import msgspec
 from tollway.domain.failures import UpstreamFailure
 from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult
-from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, Index, at_most, is_cheap
+from tollway.providers.bounds import (
+    ALWAYS_CHEAP,
+    EXTRA_CHOICES,
+    MAX_CHOICES,
+    MAX_REPLY_PARTS,
+    Index,
+    at_most,
+    is_cheap,
+    may_be_tidied,
+    readable,
+)
 from tollway.providers.chunk_repairs import Said, ToolCall, answer_id, made_up_id, raw_text
 from tollway.providers.reasons import real_reason
 from tollway.providers.tool_numbers import MAX_CALLS, real
 from tollway.providers.usage import FullCounts, read_usage, said_bytes, usage_of
 from tollway.wire.chat_answer import FINISH_REASONS
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, in_utf8, is_null, members
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, members
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -78,14 +88,14 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
 
 
 def _second_reading(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
-    body = in_utf8(body)
     try:
+        body = readable(body)
         if not is_cheap(body):
             _check(body)
         try:
             reply = _decode(body)
         except UNREADABLE:
-            if not is_cheap(body, MAX_REPLY_PARTS):
+            if not may_be_tidied(body):
                 raise
             body = tidy.chat_reply(body, tidy.missing(call, body))
             reply = _decode(body)

@@ -7,10 +7,13 @@ Rules that hold for everything decoded here:
 3. Members that nobody looks at are skipped or kept as :class:`Raw`, so junk costs a scan and no memory.
 """
 
+import codecs
 from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
+
+from tollway.wire.stretches import slices
 
 Raw = msgspec.Raw
 """A JSON value as it stood in the text; a view that keeps the text alive."""
@@ -22,6 +25,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises for text that is no JSON, or not of its type. RecursionError: nested too deeply."""
 
 _QUOTE = 0x22
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 T = TypeVar("T")
 
@@ -59,15 +63,21 @@ def is_text(raw: Raw) -> bool:
 
 def in_utf8(text: bytes) -> bytes:
     """The same text with everything replaced that is not UTF-8."""
-    return text if is_utf8(text) else text.decode("utf-8", "replace").encode()
+    if is_utf8(text):
+        return text
+    decode = _utf8_decoder("replace").decode
+    return b"".join([*(decode(piece).encode() for piece in slices(text)), decode(b"", final=True).encode()])
 
 
 def is_utf8(text: bytes) -> bool:
     """Whether the bytes are UTF-8. Decoders check only the strings that they build, not those that they skip."""
     if text.isascii():
         return True
+    decode = _utf8_decoder().decode
     try:
-        text.decode()
+        for piece in slices(text):
+            decode(piece)
+        decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

@@ -12,6 +12,10 @@ Everything else stays as it came, byte for byte, be it JSON or not.
 
 import re
 from collections.abc import Callable
+from typing import TypeAlias
+
+from tollway.wire import stretches
+from tollway.wire.stretches import string_end
 
 MAX_MENDS = 1_000
 """Of one text: more faults than this in an event are no oversight. What is left stays, and a strict reader refuses it.
@@ -19,18 +23,19 @@ MAX_MENDS = 1_000
 
 _BOM = b"\xef\xbb\xbf"
 
-_Match = Callable[[bytes, int], re.Match[bytes] | None]
+_Instead: TypeAlias = Callable[[bytes, int], bytes]
 
 _UNLIKELY = b"-9999.0"
 _REPLACED = rb"\ufffd"
 
-_UP_TO_NO_NUMBER = re.compile(rb'(?:[^"NI-]++|"(?:[^"\\]++|\\.)*+"|-(?!NaN|Infinity))*+(-?(?:NaN|Infinity))', re.DOTALL)
+_UP_TO_NO_NUMBER = re.compile(rb'(?:[^"NI-]++|"(?:[^"\\]++|\\.)*+"|-(?=[0-9]))*+(-?(?:NaN|Infinity))?+', re.DOTALL)
 _LOOK_BACK = 64
+_LONGEST_FAULT = 12  # bytes: two halves that may be one character
 
 _HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _UP_TO_HALF = re.compile(
-    rb"(?:[^\\]++|%b%b|(?!%b|%b)\\.)*+(%b|%b)" % (_HIGH, _LOW, _HIGH, _LOW, _HIGH, _LOW), re.DOTALL
+    rb"(?:[^\\]++|%b%b|(?!%b|%b)\\(?:[^u]|u(?=.{4})))*+(%b|%b)?+" % (_HIGH, _LOW, _HIGH, _LOW, _HIGH, _LOW), re.DOTALL
 )
 
 
@@ -42,23 +47,32 @@ def of_a_body(body: bytes, most: int = MAX_MENDS) -> bytes:
 def strict(json: bytes, most: int = MAX_MENDS) -> bytes:
     """The same text without the first two faults, in a time linear in its length."""
     if b"NaN" in json or b"Infinity" in json:
-        json = _mended(json, _UP_TO_NO_NUMBER.match, _number, most)
+        json = _mended(json, _UP_TO_NO_NUMBER, _number, most)
     return whole_characters(json, most)
 
 
 def whole_characters(json: bytes, most: int = MAX_MENDS) -> bytes:
     """The same text, of JSON or of a string in it, with every half of a character replaced."""
-    return _mended(json, _UP_TO_HALF.match, _replaced, most) if b"\\u" in json else json
+    return _mended(json, _UP_TO_HALF, _replaced, most) if b"\\u" in json else json
 
 
-def _mended(json: bytes, up_to: _Match, instead: Callable[[bytes, int], bytes], most: int) -> bytes:
+def _mended(json: bytes, up_to: re.Pattern[bytes], instead: _Instead, most: int) -> bytes:
     """Each match begins where the last one ended, so that nothing is looked at twice; ``sub`` would."""
     parts: list[bytes] = []
-    done = 0
-    while len(parts) < 2 * most and (match := up_to(json, done)):
-        start = match.start(1)
-        parts += [json[done:start], instead(json, start)]
-        done = match.end()
+    done = at = 0
+    while len(parts) < 2 * most and (match := up_to.match(json, at, limit := at + stretches.STRETCH)):
+        start, end = match.start(1), match.end()
+        if start >= 0 and (end + _LONGEST_FAULT <= limit or limit >= len(json)):
+            parts += [json[done:start], instead(json, start)]
+            done = at = end
+        elif start > at:
+            at = start  # what it is can only be told with what follows
+        elif end > at:
+            at = end
+        elif json[at : at + 1] == b'"':
+            at = string_end(json, at + 1) + 1
+        else:
+            break
     return b"".join((*parts, json[done:])) if parts else json
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from looks import watch
 from tollway.wire import media, relayed_call, stretches
 from tollway.wire.chat_request import ChatCall, parse_chat
+from tollway.wire.json import in_utf8, is_utf8, members
+from tollway.wire.loose_json import strict
 from tollway.wire.relayed_call import RelayedCall, parse_relayed
 from tollway.wire.stretches import after_blanks, matches, slices, string_end, strings, value_after
 
@@ -127,3 +129,34 @@ def test_a_reference_may_stand_far_behind_its_name() -> None:
         call = parse_relayed(b'{"model":"m","input":[{"role":"user","a":[{%b}]}]}' % member)
         assert isinstance(call, RelayedCall)
         assert call.refers_to_stored == "input"
+
+
+# --- JSON ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("short")
+def test_faults_are_mended_wherever_they_are_cut() -> None:
+    pieces = [rb"\ud83d", rb"\ude00", rb"\u0041", rb"\\", rb"\"", b"x" * 20, "é".encode()]
+    texts = st.lists(st.sampled_from(pieces))
+    numbers = [b"NaN", b"-Infinity", b"Infinity", b"-1", b"1.5", b"null", b" " * 30 + b"NaN"]
+
+    @given(st.lists(st.sampled_from(numbers) | texts.map(lambda found: b'"%b"' % b"".join(found))))
+    def check(values: list[bytes]) -> None:
+        text = b"[" + b",".join(values) + b"]"
+        in_stretches = strict(text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stretches, "STRETCH", len(text) + 64)
+            assert in_stretches == strict(text)
+        json.loads(in_stretches, parse_constant=pytest.fail)
+        assert members(b'{"a":%b}' % in_stretches)
+
+    check()
+
+
+@given(st.binary() | st.text().map(str.encode), st.integers(0, 70))
+def test_utf8_is_told_wherever_it_is_cut(text: bytes, before: int) -> None:
+    text = b"a" * before + text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slices, "__defaults__", (7,))
+        assert in_utf8(text) == text.decode("utf-8", "replace").encode()
+        assert is_utf8(text) == (in_utf8(text) == text)

@@ -9,7 +9,17 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult
-from tollway.providers.bounds import ALWAYS_CHEAP, EXTRA_CHOICES, MAX_CHOICES, MAX_REPLY_PARTS, Index, at_most, is_cheap
+from tollway.providers.bounds import (
+    ALWAYS_CHEAP,
+    EXTRA_CHOICES,
+    MAX_CHOICES,
+    MAX_REPLY_PARTS,
+    Index,
+    at_most,
+    is_cheap,
+    may_be_tidied,
+    readable,
+)
 from tollway.providers.mistral.content import PART_TYPES, Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.tools import short_id
@@ -28,7 +38,7 @@ from tollway.wire.chat_answer import (
     token_counts,
 )
 from tollway.wire.chat_request import ChatCall
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, in_utf8, is_null
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null
 
 _FINISH = {"model_length": "length"}
 _TIERS = {"standard": "default", "priority": "priority"}
@@ -36,6 +46,10 @@ _TIERS = {"standard": "default", "priority": "priority"}
 
 LONGEST_NAME = 256
 """Characters of an answer's id or of a model's name; they stand in every chunk of a stream."""
+
+
+_SAID_FIRST = 64 * 1024
+"""Bytes of an answer that its id follows from where it has none."""
 
 
 class ReceivedFunction(msgspec.Struct, gc=False):
@@ -162,9 +176,9 @@ def _is_cheap(raw: Raw | Unset) -> bool:
 
 def _second_reading(body: bytes, call: ChatCall) -> _Reply:
     """May raise UNREADABLE."""
-    if not is_cheap(body, MAX_REPLY_PARTS):
+    if not may_be_tidied(body):
         raise msgspec.ValidationError("too much to take apart")
-    body = in_utf8(body)
+    body = readable(body)
     otherwise = tidy.missing(call, body)._replace(answer_id="", model="")
     return _decode(tidy.chat_reply(body, otherwise, parts=PART_TYPES))
 
@@ -247,7 +261,7 @@ def _service_tier(usage: Raw | Unset, call: ChatCall) -> str | Unset:
 def answer_id(given: str, data: bytes) -> str:
     """The provider's id in OpenAI's form; where there is none of any sense, one that follows from what was said."""
     fits = given and len(given) <= LONGEST_NAME
-    return ID_PREFIX + (given if fits else short_id(given or data.decode("utf-8", "replace")))
+    return ID_PREFIX + (given if fits else short_id(given or data[:_SAID_FIRST].decode("utf-8", "replace")))
 
 
 def model_name(given: str, call: ChatCall) -> str:

@@ -1,0 +1,82 @@
+"""What a large answer costs, whatever it holds: no call into C is long, and the worker does not grow by much."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from golden import asked
+
+from looks import watch
+from tollway.domain.failures import UpstreamFailure
+from tollway.providers import halves, tidy
+from tollway.providers.base import ChatResult
+from tollway.providers.bounds import MAX_ODD_BYTES
+from tollway.providers.table import adapters
+from tollway.wire import loose_json, stretches
+
+MIB = 1024 * 1024
+
+CHAT = b'{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"%b"}}],"x":%b}'
+TEXT = b'{"choices":[{"index":0,"finish_reason":"stop","text":"%b"}],"x":%b}'
+EMBEDDINGS = b'{"data":[{"index":0,"embedding":[1],"a":"%b"}],"x":%b}'
+MODERATIONS = b'{"results":[{"a":"%b"}],"x":%b}'
+
+BODIES = {
+    "chat": ("chat/completions", CHAT, {"messages": [{"role": "user", "content": "a"}]}),
+    "completions": ("completions", TEXT, {"prompt": "a"}),
+    "embeddings": ("embeddings", EMBEDDINGS, {"input": "a"}),
+    "moderations": ("moderations", MODERATIONS, {"input": "a"}),
+}
+ODD: dict[str, tuple[bytes, bytes, bytes]] = {
+    "no number": (b"", rb"\n", b"NaN"),
+    "half a character": (rb"\ud800", rb"\n", b"1"),
+    "not in UTF-8": (b"", b"\xff", b"1"),
+}
+
+
+def decode(dialect: str, operation: str, odd: str, size: int) -> ChatResult | UpstreamFailure:
+    name, form, more = BODIES[operation]
+    first, unit, last = ODD[odd]
+    form = CHAT if (dialect, operation) == ("mistral", "completions") else form
+    body = form % (first + unit * (size // len(unit)), last)
+    return adapters(dialect)[name].decode(200, {}, body, asked(name, more))
+
+
+def growth(run: Callable[[], object]) -> int:
+    """Bytes that are held at once, what was there before not counted."""
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize("operation", ["chat", "completions"])
+@pytest.mark.parametrize("odd", ODD)
+def test_a_large_odd_answer_is_none(dialect: str, operation: str, odd: str) -> None:
+    assert isinstance(decode(dialect, operation, odd, MAX_ODD_BYTES + 1024), UpstreamFailure)
+    small = decode(dialect, operation, odd, 100_000)
+    assert isinstance(small, ChatResult)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize("operation", BODIES)
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_answer_is_never_seen_at_once(
+    dialect: str, operation: str, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = watch(monkeypatch, loose_json, stretches, tidy, halves)
+    decode(dialect, operation, odd, 5 * stretches.STRETCH)
+    assert looks.longest <= stretches.STRETCH
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize("operation", BODIES)
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_answer_takes_little_memory(dialect: str, operation: str, odd: str) -> None:
+    decode(dialect, operation, odd, 1024)  # what is loaded is loaded
+    for size in (MAX_ODD_BYTES - 1024, 3 * MAX_ODD_BYTES):
+        held = growth(lambda: decode(dialect, operation, odd, size))  # noqa: B023  # called at once
+        assert held < 2 * size + 96 * MIB
