@@ -13,16 +13,17 @@ from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 from tollway.providers import classify, vectors
 from tollway.providers.base import ChatResult, UpstreamRequest, is_good
-from tollway.providers.bounds import ALWAYS_CHEAP
+from tollway.providers.bounds import ALWAYS_CHEAP, MAX_ODD_BYTES
 from tollway.providers.quirks import USUAL, Quirks
 from tollway.providers.tidy import MAX_MENDS_OF_A_REPLY
 from tollway.providers.unstreamed import Unstreamed
 from tollway.providers.usage import read_input_usage
-from tollway.providers.vectors import UNENCODABLE, Vector, as_asked, is_as_asked
+from tollway.providers.vectors import UNENCODABLE, Vector, all_as_asked, is_as_asked
 from tollway.wire.embeddings_request import EmbeddingsCall
 from tollway.wire.json import UNREADABLE, UNSET, Object, Raw, Unset, decoder, encode, is_utf8, members
 from tollway.wire.loose_json import of_a_body
 from tollway.wire.moderation_request import InputPart, ModerationCall
+from tollway.wire.stretches import slices
 
 T = TypeVar("T")
 
@@ -113,12 +114,14 @@ def _read(
     body: bytes, decode: Callable[[bytes | Raw], T], items: int, tidy: Callable[[bytes], bytes]
 ) -> tuple[bytes, T] | UpstreamFailure:
     """The answer, if it has not far more members than so many items can have; what strict types refuse, made tidy."""
-    if len(body) > ALWAYS_CHEAP and body.count(b":") > MAX_MEMBERS_EACH * (items + 1):
+    if len(body) > ALWAYS_CHEAP and sum(piece.count(b":") for piece in slices(body)) > MAX_MEMBERS_EACH * (items + 1):
         return classify.NO_ANSWER
     try:
         try:
             reply = decode(body)
         except UNREADABLE:
+            if len(body) > MAX_ODD_BYTES:
+                raise
             body = tidy(body)
             reply = decode(body)
     except UNREADABLE:
@@ -129,9 +132,9 @@ def _read(
 def _in_another_encoding(body: bytes, reply: _Embeddings, encoding_format: str) -> ChatResult | UpstreamFailure:
     try:
         top = members(body)
-        data = [
-            {**item, "embedding": as_asked(item["embedding"], encoding_format)} for item in _as_objects(top["data"])
-        ]
+        items = _as_objects(top["data"])
+        shown = all_as_asked([item["embedding"] for item in items], encoding_format)
     except UNENCODABLE:
         return classify.NO_ANSWER
+    data = [{**item, "embedding": embedding} for item, embedding in zip(items, shown, strict=True)]
     return ChatResult(encode({**top, "data": data}), read_input_usage(reply.usage))

@@ -14,7 +14,7 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -22,13 +22,22 @@ from tollway.providers.tidy import MAX_MENDS_OF_A_REPLY, text_of
 from tollway.wire.json import UNREADABLE, Raw, decoder, encode, members
 from tollway.wire.loose_json import of_a_body
 
+MAX_NUMBERS = 65_536
+"""Of one embedding that has to be encoded anew; real ones have some thousands."""
+
+MAX_ENCODED_BYTES = 36 * 1024 * 1024
+"""Of all embeddings of an answer that are encoded anew: 2,048 of 3,072 numbers in base64 have 32 MiB."""
+
+_LONGEST_NUMBER = 32  # bytes, with its comma and its blanks
+_LONGEST_ENCODED = 8  # bytes of base64 for each number, with line ends and what is written as escapes
+
 _TEXT, _LIST = b'"['
 _NULL = Raw(b"null")
 _FLOAT_BYTES = 4
 
 _as_numbers = decoder(list[float])
 _as_text = decoder(str)
-_URL_SAFE = str.maketrans("-_", "+/", "\r\n")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 UNENCODABLE = (*UNREADABLE, OverflowError)
 """What is raised where rule 4 applies."""
@@ -77,10 +86,25 @@ def is_as_asked(embedding: Raw, encoding_format: str) -> bool:
     return encoding_format != "base64" or _first(embedding) == _TEXT
 
 
+def all_as_asked(embeddings: Iterable[Raw], encoding_format: str) -> list[Raw]:
+    """Embeddings of one answer in this encoding. Raises one of UNENCODABLE."""
+    shown: list[Raw] = []
+    encoded = 0
+    for embedding in embeddings:
+        shown.append(as_asked(embedding, encoding_format))
+        encoded += 0 if shown[-1] is embedding else len(shown[-1])
+        if encoded > MAX_ENCODED_BYTES:
+            raise msgspec.ValidationError("too much to encode anew")
+    return shown
+
+
 def as_asked(embedding: Raw, encoding_format: str) -> Raw:
     """The embedding in this encoding. Raises one of UNENCODABLE."""
     if is_as_asked(embedding, encoding_format):
         return embedding
+    longest = MAX_NUMBERS * (_LONGEST_NUMBER if encoding_format == "base64" else _LONGEST_ENCODED)
+    if len(embedding) > longest or bytes(embedding).count(b",") >= MAX_NUMBERS:
+        raise msgspec.ValidationError("more numbers than any embedding has")
     if encoding_format == "base64":
         return Raw(b'"%b"' % in_base64(_as_numbers(embedding)))
     return Raw(in_numbers(_as_text(embedding)))
@@ -93,13 +117,15 @@ def in_base64(numbers: list[float]) -> bytes:
 
 def in_numbers(text: str) -> bytes:
     """A list in JSON. Raises one of UNENCODABLE for a text that is no list of numbers in base64."""
-    text = text.translate(_URL_SAFE)
     try:
-        packed = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        encoded = text.encode("ascii").translate(_URL_SAFE, b"\r\n")
+        packed = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise msgspec.ValidationError("no base64") from error
     if not packed or len(packed) % _FLOAT_BYTES:
         raise msgspec.ValidationError("no numbers of 32 bits")
+    if len(packed) > MAX_NUMBERS * _FLOAT_BYTES:
+        raise msgspec.ValidationError("more numbers than any embedding has")
     numbers = struct.unpack(f"<{len(packed) // _FLOAT_BYTES}f", packed)
     if not all(map(math.isfinite, numbers)):
         raise msgspec.ValidationError("numbers that are none")

@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from tollway.domain.failures import UpstreamFailure
+from tollway.providers import vectors
+from tollway.providers.base import ChatResult
 from tollway.providers.table import adapters
-from tollway.providers.vectors import UNENCODABLE, as_asked, in_base64, in_numbers
+from tollway.providers.vectors import MAX_NUMBERS, UNENCODABLE, as_asked, in_base64, in_numbers
 
 floats = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20)
 
@@ -141,3 +144,57 @@ def test_an_answer_of_far_too_many_members_is_none(operation: str) -> None:
     body = b'{"data":[{"embedding":[1]}],"results":[{}],"x":{%b}}' % b",".join([b'"a":0'] * 20_000)
     result = adapters("openai")[operation].decode(200, {}, body, asked(operation, {"input": "a"}))
     assert isinstance(result, UpstreamFailure)
+
+
+# --- what one answer may make of itself ----------------------------------------------------------------------
+
+
+def answer(dialect: str, encoding_format: str, embedding: bytes, number: int = 1) -> ChatResult | UpstreamFailure:
+    call = asked("embeddings", {"input": ["a"] * number, "encoding_format": encoding_format})
+    items = b",".join(b'{"index":%d,"embedding":%b}' % (index, embedding) for index in range(number))
+    return adapters(dialect)["embeddings"].decode(200, {}, b'{"data":[%b]}' % items, call)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_an_embedding_of_more_numbers_than_any_has_is_not_encoded_anew(dialect: str, encoding_format: str) -> None:
+    for most, expected in ((MAX_NUMBERS, ChatResult), (MAX_NUMBERS + 1, UpstreamFailure)):
+        numbers = b"[" + b",".join([b"1"] * most) + b"]"
+        encoded = b'"%b"' % in_base64([1.0] * most)
+        given, other = (numbers, encoded) if encoding_format == "base64" else (encoded, numbers)
+        assert isinstance(answer(dialect, encoding_format, given), expected)
+        assert isinstance(answer(dialect, encoding_format, other), ChatResult), "it passes as it came"
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+def test_all_embeddings_of_an_answer_have_a_bound_where_they_are_encoded_anew(
+    dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = b"[" + b",".join([b"1"] * 300) + b"]"
+    each = len(in_base64([1.0] * 300)) + 2
+    monkeypatch.setattr(vectors, "MAX_ENCODED_BYTES", 3 * each)
+    assert isinstance(answer(dialect, "base64", numbers, 3), ChatResult)
+    assert isinstance(answer(dialect, "base64", numbers, 4), UpstreamFailure)
+    assert isinstance(answer(dialect, "float", numbers, 4), ChatResult)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize(("each", "number"), [(MAX_NUMBERS, 4), (1_000_000, 1)])
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_embeddings_that_are_encoded_anew_take_little_memory(
+    dialect: str, each: int, number: int, encoding_format: str
+) -> None:
+    text = b"-1.17549435e-38"
+    embedding = b"[" + b",".join([text] * each) + b"]"
+    if encoding_format == "float":
+        embedding = b'"%b"' % in_base64([float(text)] * each)
+    call = asked("embeddings", {"input": ["a"] * number, "encoding_format": encoding_format})
+    items = b",".join([b'{"index":0,"embedding":%b}' % embedding] * number)
+    body = b'{"data":[%b]}' % items
+    tracemalloc.start()
+    try:
+        adapters(dialect)["embeddings"].decode(200, {}, body, call)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < 3 * len(body) + 8 * 1024 * 1024

@@ -15,11 +15,12 @@ from tollway.domain.refusals import BadRequest
 from tollway.domain.usage import Usage
 from tollway.providers import classify, vectors
 from tollway.providers.base import ChatResult, UpstreamRequest, is_good
+from tollway.providers.bounds import MAX_ODD_BYTES
 from tollway.providers.mistral.draft import Draft, unsupported, unsupported_value
 from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_parameters
 from tollway.providers.unstreamed import Unstreamed
 from tollway.providers.usage import read_input_usage
-from tollway.providers.vectors import UNENCODABLE, Vector, as_asked
+from tollway.providers.vectors import UNENCODABLE, Vector, all_as_asked
 from tollway.wire.embeddings_request import EmbeddingsCall
 from tollway.wire.estimate import BYTES_PER_TOKEN
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_text, is_utf8
@@ -151,6 +152,8 @@ def _whole(body: bytes, call: EmbeddingsCall) -> ChatResult | UpstreamFailure:
         try:
             received = _decode_received(body)
         except UNREADABLE:
+            if len(body) > MAX_ODD_BYTES:
+                raise
             body = vectors.tidy(body, call.model)
             received = _decode_received(body)
     except UNREADABLE:
@@ -159,7 +162,7 @@ def _whole(body: bytes, call: EmbeddingsCall) -> ChatResult | UpstreamFailure:
     if len(found) not in map(len, _parts(call)) or not is_utf8(body):
         return classify.NO_ANSWER
     try:
-        shown = [as_asked(vector.embedding, call.encoding_format) for vector in found]
+        shown = all_as_asked([vector.embedding for vector in found], call.encoding_format)
     except UNENCODABLE:
         return classify.NO_ANSWER
     data = [_Item(index=index, embedding=embedding) for index, embedding in enumerate(shown)]

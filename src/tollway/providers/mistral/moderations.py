@@ -11,6 +11,7 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify
 from tollway.providers.base import ChatResult, UpstreamRequest, is_good
+from tollway.providers.bounds import MAX_ODD_BYTES
 from tollway.providers.mistral.draft import Draft, unsupported_value
 from tollway.providers.mistral.parameters import Rule, Verb, elsewhere, put_parameters
 from tollway.providers.unstreamed import Unstreamed
@@ -122,6 +123,8 @@ def _whole(body: bytes, call: ModerationCall) -> ChatResult | UpstreamFailure:
         try:
             reply = _decode_reply(body)
         except UNREADABLE:
+            if len(body) > MAX_ODD_BYTES:
+                raise
             reply = _decode_reply(of_a_body(body))
     except UNREADABLE:
         return classify.no_answer(body)
