@@ -28,7 +28,10 @@ MAX_ID_BYTES = 16 * 1024
 """Some servers hide what a model thought in the id of its call, some kilobytes of it. What is longer is none."""
 
 MAX_UNNAMED_BYTES = 64 * 1024
-"""Of arguments that are kept back for a name. After so many the call goes out without."""
+"""Of arguments, and of ids, that one choice keeps back for names. After so many a call goes out without."""
+
+_MOST_PIECES = 16
+"""Of the arguments of one call, before they are joined: a letter that is kept alone takes the room of fifty."""
 
 _EMPTY = frozenset({"", "null"})  # the second is what Mistral's schema fills in
 _SHORT_ID = 64
@@ -59,7 +62,18 @@ class Place(NamedTuple):
 class Call:
     """What has to be remembered of one call."""
 
-    __slots__ = ("call_id", "extra", "has_arguments", "has_index", "kept", "kept_bytes", "key", "name", "number")
+    __slots__ = (
+        "call_id",
+        "extra",
+        "has_arguments",
+        "has_index",
+        "kept",
+        "kept_bytes",
+        "kept_id",
+        "key",
+        "name",
+        "number",
+    )
 
     def __init__(self, call_id: str | None = None, key: str | None = None) -> None:
         self.number = -1  # not told yet
@@ -71,6 +85,7 @@ class Call:
         self.extra = b""
         self.kept: list[str] = []
         self.kept_bytes = 0
+        self.kept_id = 0  # bytes of its id among them
 
     def adds(self, name: str | None) -> str | None:
         """What of a name has not been told yet; None where there is nothing new."""
@@ -89,13 +104,14 @@ class Call:
 class CallNumbers:
     """Numbers the calls of one choice in the order in which they are told."""
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_in_delta", "_told")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_in_delta", "_kept_bytes", "_told")
 
     def __init__(self) -> None:
         self._by_id: dict[str, Call] = {}
         self._by_index: dict[int, Call] = {}
         self._in_delta: set[int] = set()  # indexes
         self._calls: list[Call] = []
+        self._kept_bytes = 0  # of all calls that are not told yet
         self._told = 0
 
     def continues(self, index: int | None) -> bool:
@@ -138,9 +154,10 @@ class CallNumbers:
     def keep(self, index: int | None, extra: bytes) -> None:
         """The piece that was placed last and is not told yet said this of its call."""
         call = self._last if index is None else self._by_index.get(index)
-        if call is not None and call.number < 0 and call.kept_bytes + len(extra) <= MAX_UNNAMED_BYTES:
+        if call is not None and call.number < 0 and self._kept_bytes + len(extra) <= MAX_UNNAMED_BYTES:
             call.extra = extra
             call.kept_bytes += len(extra)
+            self._kept_bytes += len(extra)
 
     def unnamed(self) -> list[Place]:
         """The calls that never got a name, with all that was said of them. After this there are none."""
@@ -189,10 +206,16 @@ class CallNumbers:
             call.call_id = call_id
             call.key = _key(call_id)
             self._by_id[call.key] = call
-        if name is None and needs_name and call.kept_bytes + len(arguments) <= MAX_UNNAMED_BYTES:
+        of_id = len(call.call_id or "")
+        size = len(arguments) + of_id - call.kept_id
+        if name is None and needs_name and self._kept_bytes + size <= MAX_UNNAMED_BYTES:
             if arguments:
                 call.kept.append(arguments)
-                call.kept_bytes += len(arguments)
+                if len(call.kept) == _MOST_PIECES:
+                    call.kept = ["".join(call.kept)]
+            call.kept_id = of_id
+            call.kept_bytes += size
+            self._kept_bytes += size
             return None
         place = self._tell(call, call.adds(name))
         call.has_arguments = place.before != "" or arguments != ""
@@ -201,6 +224,8 @@ class CallNumbers:
     def _tell(self, call: Call, name: str | None) -> Place:
         call.number = self._told
         self._told += 1
+        self._kept_bytes -= call.kept_bytes
+        call.kept_bytes = 0
         place = Place(call.number, True, name, call.call_id, "".join(call.kept), call.extra)
         call.kept.clear()
         call.extra = b""
