@@ -10,6 +10,7 @@ parser could read differently is a problem, not a guess:
 
 import re
 from collections.abc import Callable, Collection
+from itertools import islice
 from typing import TypeAlias
 
 MAX_VALUE_BYTES = 4 * 1024
@@ -23,6 +24,11 @@ MAX_BOUNDARY_BYTES = 70
 
 MAX_PARTS = 256
 """The largest forms have some twenty; each part costs some microseconds."""
+
+MAX_PARAMETERS = 16
+"""Of a content type or a disposition: a name, a file's name in two ways, a boundary."""
+
+_LONGEST_SHORT = 256  # bytes, with quotes and what is escaped
 
 # Linear, all of them: nothing that was matched is ever given back.
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -196,12 +202,19 @@ class MultipartFields:
 
 
 def _parameters(header: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and values; of a header whose form has been judged, for in a broken one each could be sought to the end."""
-    return [(name.lower(), _unquoted(value)) for name, value in _PARAMETERS.findall(header)]
+    """Names and values; of a header whose form has been judged, for in a broken one each could be sought to the end.
+
+    None of a header that has too many.
+    """
+    found = list(islice(_PARAMETERS.finditer(header), MAX_PARAMETERS + 1))
+    return [(each[1].lower(), _unquoted(each[2])) for each in found] if len(found) <= MAX_PARAMETERS else []
 
 
 def _unquoted(value: bytes) -> bytes:
-    return _ESCAPED.sub(rb"\1", value[1:-1]) if value.startswith(b'"') else value
+    """What a value says; a long one, which is no name that is asked for and no boundary, stays as it came."""
+    if len(value) > _LONGEST_SHORT or not value.startswith(b'"'):
+        return value
+    return _ESCAPED.sub(rb"\1", value[1:-1])
 
 
 def _text(name: bytes) -> str:

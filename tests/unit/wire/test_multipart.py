@@ -10,7 +10,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cpu_time import QUADRATIC, cpu_seconds, decoding_seconds, growth
-from tollway.wire.multipart import MAX_HEAD_BYTES, MAX_PARTS, MAX_VALUE_BYTES, MultipartFields, boundary_of
+from tollway.wire.multipart import (
+    MAX_HEAD_BYTES,
+    MAX_PARAMETERS,
+    MAX_PARTS,
+    MAX_VALUE_BYTES,
+    MultipartFields,
+    boundary_of,
+)
 
 NAMES = {b"model", b"stream"}
 
@@ -253,3 +260,23 @@ def test_a_form_has_so_many_parts_and_no_more() -> None:
         fields = MultipartFields(b"edge", ())
         fields.feed(part * parts + b"--edge--\r\n")
         assert fields.problem == problem
+
+
+def test_a_part_has_so_many_parameters_and_no_more() -> None:
+    for more, problem in ((MAX_PARAMETERS - 1, None), (MAX_PARAMETERS, "a part does not say its name")):
+        found = result(part("form-data; name=model" + "; a=b" * more, b"m") + END)
+        assert (found.problem or "")[: len("a part does not say its name")] == (problem or "")
+    assert boundary_of(b"multipart/form-data; boundary=x" + b"; a=b" * (MAX_PARAMETERS - 1)) == b"x"
+    assert boundary_of(b"multipart/form-data; boundary=x" + b"; a=b" * MAX_PARAMETERS) is None
+
+
+@pytest.mark.parametrize(
+    "parameters", ['; a="\\\\"' * 2_000, '; a="' + "\\\\" * 8_000 + '"', '; name="' + "\\\\" * 8_000 + '"']
+)
+def test_the_parameters_of_a_part_cost_little_more_than_to_look_at_them(parameters: str) -> None:
+    def read(disposition: str) -> None:
+        fields = MultipartFields(b"b", (b"model",))
+        fields.feed(part(disposition, b"") * 16)
+
+    plain = cpu_seconds(lambda: read("form-data; name=x; a=" + "b" * len(parameters)))
+    assert cpu_seconds(lambda: read("form-data; name=x" + parameters)) < 10 * plain
