@@ -29,6 +29,10 @@ MAX_ODD_BYTES = 8 * 1024 * 1024
 """Of a whole answer that has to be read a second time: that is not in UTF-8, is no strict JSON or has other types than
 the dialect's. Real ones are small; a large picture comes from servers that can write JSON."""
 
+MAX_SAID_BYTES = 10 * 1024 * 1024
+"""Of all texts in a whole answer, pictures beside them not counted. A million tokens have four megabytes, and a text
+that is taken apart may need five times its size."""
+
 ALWAYS_CHEAP = UNCOUNTED_BYTES
 """Bytes that can be taken apart whatever they are made of."""
 

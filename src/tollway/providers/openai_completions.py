@@ -9,7 +9,15 @@ from tollway.domain.failures import UpstreamFailure
 from tollway.domain.refusals import BadRequest
 from tollway.providers import classify, tidy
 from tollway.providers.base import ChatResult, UpstreamRequest, is_good
-from tollway.providers.bounds import EXTRA_CHOICES, MAX_REPLY_PARTS, Index, is_cheap, may_be_tidied, readable
+from tollway.providers.bounds import (
+    EXTRA_CHOICES,
+    MAX_REPLY_PARTS,
+    MAX_SAID_BYTES,
+    Index,
+    is_cheap,
+    may_be_tidied,
+    readable,
+)
 from tollway.providers.chunk_repairs import size_of
 from tollway.providers.openai import put_stream_options
 from tollway.providers.openai_stream import Event, PassingStream
@@ -50,6 +58,21 @@ class _Chunk(_Glance, gc=False):
     model: str = ""
 
 
+class _RawChoice(msgspec.Struct, gc=False):
+    text: Raw
+    finish_reason: Raw | None = None
+
+
+class _Texts(msgspec.Struct, gc=False):
+    """Where an answer has the texts that are taken apart."""
+
+    choices: list[_RawChoice]
+    object: Raw | None = None
+    id: Raw | None = None
+    model: Raw | None = None
+
+
+_decode_texts = decoder(_Texts)
 _decode_reply = decoder(_Reply)
 _as_objects = decoder(list[dict[str, Raw]])
 
@@ -89,6 +112,8 @@ class OpenAICompletions:
 def _whole(body: bytes, call: CompletionCall) -> ChatResult | UpstreamFailure:
     if sum(piece.count(_KEY) for piece in slices(body)) > call.n + _OTHER_KEYS:
         return classify.NO_ANSWER
+    if len(body) > MAX_SAID_BYTES and _says_too_much(body):
+        return classify.NO_ANSWER
     try:
         body = readable(body)
         try:
@@ -108,6 +133,16 @@ def _whole(body: bytes, call: CompletionCall) -> ChatResult | UpstreamFailure:
         return classify.no_answer(body)
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     return ChatResult(body, usage, 0 if usage else sum(size_of(choice.text) for choice in reply.choices))
+
+
+def _says_too_much(body: bytes) -> bool:
+    """Whether the texts are longer than any answer's, or cannot even be told apart."""
+    try:
+        texts = _decode_texts(body)
+    except UNREADABLE:
+        return True
+    size = len(texts.object or b"") + len(texts.id or b"") + len(texts.model or b"")
+    return size + sum(len(choice.text) + len(choice.finish_reason or b"") for choice in texts.choices) > MAX_SAID_BYTES
 
 
 def _has_reason(choice: _Choice) -> bool:

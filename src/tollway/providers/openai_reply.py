@@ -13,6 +13,7 @@ from tollway.providers.bounds import (
     EXTRA_CHOICES,
     MAX_CHOICES,
     MAX_REPLY_PARTS,
+    MAX_SAID_BYTES,
     Index,
     at_most,
     is_cheap,
@@ -62,6 +63,30 @@ class _FewChoices(msgspec.Struct, gc=False):
     choices: at_most(_FewChoice, MAX_CHOICES)  # type: ignore[valid-type]  # made here
 
 
+class _SaidRaw(msgspec.Struct, gc=False):
+    content: Raw | Unset = UNSET
+    reasoning_content: Raw | Unset = UNSET
+    reasoning: Raw | Unset = UNSET
+    refusal: Raw | Unset = UNSET
+    tool_calls: Raw | Unset = UNSET
+    function_call: Raw | Unset = UNSET
+
+
+class _RawChoice(msgspec.Struct, gc=False):
+    message: _SaidRaw
+    finish_reason: Raw | Unset = UNSET
+
+
+class _Texts(msgspec.Struct, gc=False):
+    """Where an answer has the texts that are taken apart."""
+
+    choices: at_most(_RawChoice, MAX_CHOICES)  # type: ignore[valid-type]  # made here
+    object: Raw | Unset = UNSET
+    id: Raw | Unset = UNSET
+    model: Raw | Unset = UNSET
+
+
+_decode_texts = decoder(_Texts)
 _decode_counted = decoder(_Counted)
 _decode = decoder(_Uncounted)
 _decode_few = decoder(_FewChoices)
@@ -88,6 +113,8 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
 
 
 def _second_reading(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
+    if len(body) > MAX_SAID_BYTES and _says_too_much(body):
+        return classify.NO_ANSWER
     try:
         body = readable(body)
         if not is_cheap(body):
@@ -110,6 +137,23 @@ def _second_reading(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure
         return classify.no_answer(body)
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
     return ChatResult(body, usage, 0 if usage else said_bytes(body))
+
+
+def _says_too_much(body: bytes) -> bool:
+    """Whether the texts are longer than any answer's, or cannot even be told apart."""
+    try:
+        texts = _decode_texts(body)
+    except UNREADABLE:
+        return True
+    size = _size(texts)
+    for choice in msgspec.structs.astuple(texts.choices):
+        if isinstance(choice, _RawChoice):
+            size += _size(choice) + _size(choice.message)
+    return size > MAX_SAID_BYTES
+
+
+def _size(texts: msgspec.Struct) -> int:
+    return sum(len(text) for text in msgspec.structs.astuple(texts) if isinstance(text, Raw))
 
 
 def _check(body: bytes) -> None:

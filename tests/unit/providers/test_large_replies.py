@@ -10,7 +10,7 @@ from looks import watch
 from tollway.domain.failures import UpstreamFailure
 from tollway.providers import halves, tidy
 from tollway.providers.base import ChatResult
-from tollway.providers.bounds import MAX_ODD_BYTES
+from tollway.providers.bounds import MAX_ODD_BYTES, MAX_SAID_BYTES
 from tollway.providers.table import adapters
 from tollway.wire import loose_json, stretches
 
@@ -27,6 +27,7 @@ BODIES = {
     "embeddings": ("embeddings", EMBEDDINGS, {"input": "a"}),
     "moderations": ("moderations", MODERATIONS, {"input": "a"}),
 }
+EMOJI = "😀".encode()
 ODD: dict[str, tuple[bytes, bytes, bytes]] = {
     "no number": (b"", rb"\n", b"NaN"),
     "half a character": (rb"\ud800", rb"\n", b"1"),
@@ -80,3 +81,40 @@ def test_an_odd_answer_takes_little_memory(dialect: str, operation: str, odd: st
     for size in (MAX_ODD_BYTES - 1024, 3 * MAX_ODD_BYTES):
         held = growth(lambda: decode(dialect, operation, odd, size))  # noqa: B023  # called at once
         assert held < 2 * size + 96 * MIB
+
+
+def saying(dialect: str, operation: str, text: bytes, more: bytes = b"") -> ChatResult | UpstreamFailure:
+    name, form, asks = BODIES[operation]
+    form = CHAT if dialect == "mistral" else form
+    body = (form % (text, b"1")).replace(b'"choices"', b'%b"choices"' % more)
+    return adapters(dialect)[name].decode(200, {}, body, asked(name, asks))
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize("operation", ["chat", "completions"])
+@pytest.mark.parametrize("where", ["text", "id", "model"])
+def test_one_emoji_does_not_make_a_long_answer_larger_than_the_worker_may_grow(
+    dialect: str, operation: str, where: str
+) -> None:
+    saying(dialect, operation, b"a")
+    for size, expected in ((MAX_SAID_BYTES - 1024, ChatResult), (5 * MAX_SAID_BYTES // 2, UpstreamFailure)):
+        long = EMOJI + b"a" * size
+        answer = []
+        if where == "text":
+            held = growth(lambda: answer.append(saying(dialect, operation, long)))  # noqa: B023  # called at once
+        else:
+            more = b'"%b":"%b",' % (where.encode(), long)
+            held = growth(lambda: answer.append(saying(dialect, operation, b"a", more)))  # noqa: B023
+        assert isinstance(answer[0], expected)
+        assert held < size + 128 * MIB
+
+
+def test_a_picture_beside_a_text_may_be_longer_than_any_text() -> None:
+    picture = b"A" * (2 * MAX_SAID_BYTES)
+    name, _, more = BODIES["chat"]
+    message = b'{"role":"assistant","content":"%b","images":[{"image_url":{"url":"data:;base64,%b"}}]}' % (
+        EMOJI,
+        picture,
+    )
+    body = b'{"choices":[{"index":0,"finish_reason":"stop","message":%b}]}' % message
+    assert isinstance(adapters("openai")[name].decode(200, {}, body, asked(name, more)), ChatResult)

@@ -14,6 +14,7 @@ from tollway.providers.bounds import (
     EXTRA_CHOICES,
     MAX_CHOICES,
     MAX_REPLY_PARTS,
+    MAX_SAID_BYTES,
     Index,
     at_most,
     is_cheap,
@@ -111,6 +112,15 @@ class _FewChoices(msgspec.Struct, gc=False):
     choices: at_most(_FewChoice, MAX_CHOICES)  # type: ignore[valid-type]  # made here
 
 
+class _Logs(msgspec.Struct, gc=False):
+    logprobs: Raw | Unset = UNSET
+
+
+class _LogsOfChoices(msgspec.Struct, gc=False):
+    choices: at_most(_Logs, MAX_CHOICES)  # type: ignore[valid-type]  # made here
+
+
+_decode_logs = decoder(_LogsOfChoices)
 _decode = decoder(_Reply)
 _decode_few = decoder(_FewChoices)
 _as_tier = decoder(_Tier)
@@ -157,11 +167,19 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
 
 def _decode_large(body: bytes) -> _Reply:
     """Raises UNREADABLE for an answer that would take long to take apart, log probabilities not counted."""
+    if len(body) > MAX_SAID_BYTES:
+        logs = sum(len(raw) for raw in map(_logprobs, msgspec.structs.astuple(_decode_logs(body).choices)) if raw)
+        if len(body) - logs > MAX_SAID_BYTES:
+            raise msgspec.ValidationError("more than any answer says")
     if not is_cheap(body, MAX_REPLY_PARTS):
         for choice in msgspec.structs.astuple(_decode_few(body).choices):
             if choice is not UNSET and not all(map(_is_cheap, _contents(choice))):
                 raise msgspec.ValidationError("too much to take apart")
     return _decode(body)
+
+
+def _logprobs(choice: _Logs | Unset) -> Raw | Unset:
+    return UNSET if isinstance(choice, Unset) else choice.logprobs
 
 
 def _contents(choice: _FewChoice) -> Iterator[Raw | Unset]:
