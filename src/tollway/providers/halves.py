@@ -9,6 +9,7 @@ import re
 import msgspec
 
 from tollway.wire.loose_json import whole_characters
+from tollway.wire.stretches import matches, string_end, value_after
 
 _HIGH = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _LOW = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
@@ -18,11 +19,8 @@ MAX_HALVES = 20_000
 _HALF_BYTES = len(rb"\ud800")
 _REPLACED = rb"\ufffd"
 
-_TEXT = re.compile(
-    rb'"(?P<member>content|text|reasoning_content|reasoning|refusal|arguments)"(?P<colon>[ \t\r\n]*+:[ \t\r\n]*+)'
-    rb'"(?P<text>(?:[^"\\]++|\\.)*+)"',
-    re.DOTALL,
-)
+_MEMBER = re.compile(rb'"(content|text|reasoning_content|reasoning|refusal|arguments)"')
+_LONGEST_MEMBER = 19  # bytes, with its quotes
 
 
 class Halves:
@@ -48,19 +46,30 @@ class Halves:
 
     def join(self, data: bytes) -> bytes:
         """The event with its halves joined; those that nothing joins are replaced."""
-        return whole_characters(_TEXT.sub(self._joined, data)) if self._waiting or self.may_be_in(data) else data
+        return whole_characters(self._with_texts(data)) if self._waiting or self.may_be_in(data) else data
 
-    def _joined(self, match: re.Match[bytes]) -> bytes:
-        member, text = match["member"], match["text"]
+    def _with_texts(self, data: bytes) -> bytes:
+        parts: list[bytes] = []
+        done = 0
+        for found in matches(_MEMBER, data, _LONGEST_MEMBER):
+            at = value_after(data, found.end())
+            if found.start() < done or at is None or data[at : at + 1] != b'"':
+                continue
+            end = string_end(data, at + 1)
+            parts += [data[done : at + 1], self._joined(found[1], data[at + 1 : end])]
+            done = end
+        return b"".join((*parts, data[done:]))
+
+    def _joined(self, member: bytes, text: bytes) -> bytes:
         if text and (waiting := self._waiting.pop(member, None)):
             if _LOW.match(text):
                 text = waiting + text
             elif member != b"arguments":  # the next ones may be another call's
                 text = _REPLACED + text
-        if _HIGH.fullmatch(text, len(text) - _HALF_BYTES) and not _is_escaped(text[:-_HALF_BYTES]):
+        if _HIGH.fullmatch(text, max(0, len(text) - _HALF_BYTES)) and not _is_escaped(text[:-_HALF_BYTES]):
             self._waiting[member] = text[-_HALF_BYTES:]
             text = text[:-_HALF_BYTES]
-        return b'"%b"%b"%b"' % (member, match["colon"], text)
+        return text
 
 
 def _is_escaped(before: bytes) -> bool:

@@ -118,3 +118,20 @@ def test_a_picture_beside_a_text_may_be_longer_than_any_text() -> None:
     )
     body = b'{"choices":[{"index":0,"finish_reason":"stop","message":%b}]}' % message
     assert isinstance(adapters("openai")[name].decode(200, {}, body, asked(name, more)), ChatResult)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+@pytest.mark.parametrize("operation", ["chat", "completions"])
+def test_a_large_event_with_half_a_character_is_never_seen_at_once(
+    dialect: str, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = watch(monkeypatch, loose_json, stretches, halves)
+    name, _, more = BODIES[operation]
+    decoder = adapters(dialect)[name].decoder(asked(name, {**more, "stream": True}))
+    said = b'%b"' % (rb"\ud800" + rb"\n" * (2 * stretches.STRETCH) + rb"\ud83d")
+    chat = dialect == "mistral" or operation == "chat"
+    choice = b'"delta":{"content":"' + said + b"}" if chat else b'"text":"' + said
+    out = decoder.feed(b'data: {"id":"a","choices":[{"index":0,%b}]}\n\n' % choice)
+    assert decoder.failure is None
+    assert rb"\n" in out
+    assert 0 < looks.longest <= stretches.STRETCH + 64
