@@ -27,6 +27,9 @@ MAX_INDEX = 65_535
 MAX_ID_BYTES = 16 * 1024
 """Some servers hide what a model thought in the id of its call, some kilobytes of it. What is longer is none."""
 
+MAX_NAME_CHARACTERS = 1024
+"""Of a function, all pieces together; OpenAI takes 64. They are remembered, each for as long as the answer runs."""
+
 MAX_UNNAMED_BYTES = 64 * 1024
 """Of arguments, and of ids, that one choice keeps back for names. After so many a call goes out without."""
 
@@ -95,7 +98,7 @@ class Call:
             name = name[len(self.name) :]
         elif self.has_arguments:
             return None
-        if len(self.name) + len(name) > MAX_ID_BYTES:
+        if len(self.name) + len(name) > MAX_NAME_CHARACTERS:
             raise msgspec.ValidationError("a name that is none")
         self.name += name
         return name

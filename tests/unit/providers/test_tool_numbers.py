@@ -2,9 +2,17 @@
 
 import tracemalloc
 
+import msgspec
 import pytest
 
-from tollway.providers.tool_numbers import MAX_CALLS, MAX_ID_BYTES, MAX_UNNAMED_BYTES, CallNumbers, Place
+from tollway.providers.tool_numbers import (
+    MAX_CALLS,
+    MAX_ID_BYTES,
+    MAX_NAME_CHARACTERS,
+    MAX_UNNAMED_BYTES,
+    CallNumbers,
+    Place,
+)
 
 
 def test_all_calls_of_a_choice_wait_within_one_bound() -> None:
@@ -12,10 +20,17 @@ def test_all_calls_of_a_choice_wait_within_one_bound() -> None:
     half = "a" * (MAX_UNNAMED_BYTES // 2)
     assert numbers.place("a", 0, None, half) is None
     assert numbers.place("b", 1, None, half[2:]) is None
-    assert numbers.place("c", 2, None, "{}") == Place(0, True, False, "c"), "there is no room for it"
-    assert numbers.place("a", 0, "f", "") == Place(1, True, True, "a", half)
+    assert numbers.place("c", 2, None, "{}") == Place(0, True, None, "c"), "there is no room for it"
+    assert numbers.place("a", 0, "f", "") == Place(1, True, "f", "a", half)
     assert numbers.place("d", 3, None, half) is None, "what has been told makes room"
     assert [place.before for place in numbers.unnamed()] == [half[2:], half]
+
+
+def test_a_name_that_never_ends_is_none() -> None:
+    numbers = CallNumbers()
+    numbers.place("a", 0, "f" * MAX_NAME_CHARACTERS, "")
+    with pytest.raises(msgspec.ValidationError):
+        numbers.place(None, 0, "g", "")
 
 
 def test_ids_count_whenever_they_come() -> None:
