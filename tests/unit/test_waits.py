@@ -36,7 +36,7 @@ WAITS = {
     "dataplane.control.serve_control: world.client.fetch": POOL,
     "dataplane.passage._send: open_answer": POOL,
     "dataplane.books.Books.rescue: asyncio.to_thread": DISK,
-    "dataplane.offload.Offload.run: asyncio.get_running_loop().run_in_executor": "bounded work: wire/structure.py",
+    "dataplane.offload.Offload.run: job.result": "bounded work, in turn: wire/structure.py",
     "dataplane.passage_request._read_form: anext": "as Connection.more",
     "dataplane.reporting.keep_house: asyncio.sleep": SLEEP,
     "dataplane.reporting.keep_reporting: asyncio.sleep": SLEEP,

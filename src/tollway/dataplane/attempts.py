@@ -112,7 +112,9 @@ async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult |
     headers = reply.headers if is_good(reply.status) else dated_headers(world, attempt, reply.headers)
     if reply.received <= AT_ONCE_BYTES:
         return attempt.adapter.decode(reply.status, headers, reply.body, attempt.call.asked)
-    return await world.offload.run(_decode_large, attempt.adapter, headers, reply, attempt.call.asked)
+    return await world.offload.run(
+        attempt.call.grant.id, _decode_large, attempt.adapter, headers, reply, attempt.call.asked
+    )
 
 
 def _decode_large(
@@ -145,7 +147,7 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
             return attempt.adapter.classify(response.status, dated_headers(world, attempt, response.headers), body)
         decoder = attempt.adapter.decoder(attempt.call.asked)
         response.first_byte_due = True  # until there is something in what comes
-        held = await first_event(world, response, decoder)
+        held = await first_event(world, attempt, response, decoder)
         response.first_byte_due = False
         if decoder.failure is not None:
             return decoder.failure
@@ -184,18 +186,20 @@ def dated_headers(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]
     return dated(headers, call.started_unix + world.now() - call.started)
 
 
-async def first_event(world: World, response: StreamedResponse, decoder: StreamDecoder) -> bytes:
+async def first_event(world: World, attempt: Attempt, response: StreamedResponse, decoder: StreamDecoder) -> bytes:
     """Read until the first event is judged; what may go to the client, if ``decoder.failure`` is still None."""
-    held = b""
+    held, key_id = b"", attempt.call.grant.id
     taken = begun = 0
     while not decoder.started and decoder.failure is None:
         piece = await response.read()
         if not piece:  # what is large here is a whole answer in place of a stream
-            return held + (decoder.close() if taken <= AT_ONCE_BYTES else await world.offload.run(decoder.close))
+            if taken <= AT_ONCE_BYTES:
+                return held + decoder.close()
+            return held + await world.offload.run(key_id, decoder.close)
         taken += len(piece)
         large, begun = max(begun, len(piece)) > AT_ONCE_BYTES, begun_bytes(begun, piece)
         response.keeps(len(held) + begun)
-        held += await world.offload.run(decoder.feed, piece) if large else decoder.feed(piece)
+        held += await world.offload.run(key_id, decoder.feed, piece) if large else decoder.feed(piece)
     return held
 
 

@@ -112,13 +112,16 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
         metered = attempt.call.request.method == b"POST"  # what was used for a stored answer has been billed
         decoder = PassageStream(response.headers.get(b"content-type", b""), metered=metered)
         response.first_byte_due = decoder.is_events  # until there is an event
-        held = await (_held_json(response, decoder) if decoder.is_json else first_event(world, response, decoder))
+        if decoder.is_json:
+            held = await _held_json(response, decoder)
+        else:
+            held = await first_event(world, attempt, response, decoder)
         response.first_byte_due = False
         if decoder.failure is not None and not decoder.started:
             return decoder.failure
         if decoder.finished:
             if _is_unmetered(attempt, decoder):
-                decoder.content_bytes = await _text_bytes(world, held)
+                decoder.content_bytes = await _text_bytes(world, attempt, held)
             _respond(world, attempt, response, decoder, held)
         elif attempt.call.request.method == b"HEAD":
             _respond_without(world, attempt, response, decoder)
@@ -199,8 +202,10 @@ def _is_unmetered(attempt: Attempt, decoder: PassageStream) -> bool:
     return decoder.is_json and decoder.usage is None and no_usage is NoUsage.ESTIMATE
 
 
-async def _text_bytes(world: World, body: bytes) -> int:
-    return text_bytes(body) if len(body) <= AT_ONCE_BYTES else await world.offload.run(text_bytes, body)
+async def _text_bytes(world: World, attempt: Attempt, body: bytes) -> int:
+    if len(body) <= AT_ONCE_BYTES:
+        return text_bytes(body)
+    return await world.offload.run(attempt.call.grant.id, text_bytes, body)
 
 
 def _respond_without(world: World, attempt: Attempt, response: StreamedResponse, decoder: PassageStream) -> None:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import AsyncIterator
 
+from tollway.dataplane.calls import Call
 from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
@@ -73,8 +74,9 @@ class BadForm(MessageError):  # noqa: N818 - a fault of the client's
     """A form turned out to be ambiguous after its model had been read."""
 
 
-async def read_passage(path: bytes, rule: PathRule, world: World, request: Request) -> Passage | BadRequest:
+async def read_passage(path: bytes, rule: PathRule, world: World, call: Call) -> Passage | BadRequest:
     """As much of the body as it takes to know what is asked; raises MessageError where it is not well framed."""
+    request = call.request
     headers = request.headers
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind in _UNJUDGED.get(rule.model, ()):
@@ -87,7 +89,10 @@ async def read_passage(path: bytes, rule: PathRule, world: World, request: Reque
         return await _read_form(request, target, lines, rule, is_form=kind == _FORM)
     body = await request.read_body()
     parse = functools.partial(parse_relayed, may_be_empty=not rule.names_model)
-    document = parse(body) if len(body) <= AT_ONCE_BYTES else await world.offload.run(parse, body)
+    if len(body) <= AT_ONCE_BYTES:
+        document = parse(body)
+    else:
+        document = await world.offload.run(call.grant.id, parse, body)
     if isinstance(document, BadRequest):
         return document
     if body:

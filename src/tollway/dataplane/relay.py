@@ -145,10 +145,11 @@ class Relay:
 
     async def _feed_beside(self) -> None:
         """The pieces of a large event, or of many events, in turn and beside the event loop, while they are large."""
+        key_id = self._attempt.call.grant.id
         while piece := await self._response.read():
             for start in range(0, len(piece), AT_ONCE_BYTES):
                 part = piece[start : start + AT_ONCE_BYTES]
-                self._pass_on(part, await self._world.offload.run(self._decoder.feed, part))
+                self._pass_on(part, await self._world.offload.run(key_id, self._decoder.feed, part))
             if len(piece) <= AT_ONCE_BYTES and self._unfinished <= AT_ONCE_BYTES:
                 return
 

@@ -53,18 +53,18 @@ Judged = Asked | BadRequest
 Parse = Callable[[bytes, int], Judged]
 """Judges a client's body; the second argument is the time, Unix seconds."""
 
-Read = Callable[[World, Request], Awaitable[Judged]]
-"""Reads as much of a request's body as it takes to know what is asked."""
+Read = Callable[[World, Call], Awaitable[Judged]]
+"""Reads as much of the body of a call's request as it takes to know what is asked."""
 
 
 def reading(parse: Parse) -> Read:
     """Reads and judges a body as a whole."""
 
-    async def read(world: World, request: Request) -> Judged:
-        body, now_unix = await request.read_body(), int(time.time())
+    async def read(world: World, call: Call) -> Judged:
+        body, now_unix = await call.request.read_body(), int(time.time())
         if len(body) <= AT_ONCE_BYTES:
             return parse(body, now_unix)
-        return await world.offload.run(parse, body, now_unix)
+        return await world.offload.run(call.grant.id, parse, body, now_unix)
 
     return read
 
@@ -85,14 +85,14 @@ async def serve(world: World, request: Request, operation: Operation, read: Read
         body = request.body
         asked: Asked | Refusal
         if body is None or len(body) > AT_ONCE_BYTES:
-            asked = exhausted(world, call) or await read(world, request)
+            asked = exhausted(world, call) or await read(world, call)
             again = identify(world, request, call_id)  # meanwhile the key may have been revoked
             if not isinstance(again, Call):
                 refuse(world, request, call_id, again)
                 return
             again.large, call = call.large, again
         elif parse is None:
-            asked = await read(world, request)
+            asked = await read(world, call)
         else:
             asked = parse(body, int(call.started_unix))
         refusal = admit(world, call, operation, asked) if isinstance(asked, Asked) else asked
@@ -200,8 +200,11 @@ async def answer(world: World, call: Call) -> Refusal | None:
     for target in candidates(world, call, failures):
         if failures and target is failures[-1][0]:
             await asyncio.sleep(repeat_pause_s(failures[-1][1]))
-        prepare = way.prepare
-        prepared = await world.offload.run(prepare, world, call, target) if call.large else prepare(world, call, target)
+        prepared: Prepared | UpstreamFailure
+        if call.large:
+            prepared = await world.offload.run(call.grant.id, way.prepare, world, call, target)
+        else:
+            prepared = way.prepare(world, call, target)
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now())
             outcome = await attempt_once(world, attempt)
