@@ -22,6 +22,11 @@ MAX_SIZE_LINE: Final = 1024
 MAX_TRAILERS: Final = 8192
 """Bytes of all trailers together, with the empty line that ends them; they are dropped."""
 MAX_TRAILER_LINES: Final = 64
+MIN_MEAN_CHUNK: Final = 16
+"""Bytes of a body that each chunk has to bring on average, or as many as its first line if that is longer: reading a
+chunk costs a microsecond, whatever it brings."""
+SPARE_FRAMING: Final = 128 * 1024
+"""Bytes by which a body may fall short of that: small bodies may come in single bytes."""
 NO_LIMIT: Final = 2**63
 
 _MAX_USUAL_LINE: Final = 10  # eight digits and CR LF
@@ -78,13 +83,25 @@ class UntilCloseBody:
 class ChunkedBody:
     """A chunked body (RFC 9112, section 7.1) with strict line ends; extensions and trailers are dropped.
 
-    A chunk that would pass ``limit`` decoded bytes raises :class:`BodyTooLarge` as soon as it says so.
+    A chunk that would pass ``limit`` decoded bytes raises :class:`BodyTooLarge` as soon as it says so. A body that is
+    mostly framing is bad framing; chunks that come whole and alone cost their reader nothing extra and do not count.
     """
 
-    __slots__ = ("_held", "_left", "_limit", "_trailer_lines", "_trailer_size", "complete", "surplus")
+    __slots__ = (
+        "_held",
+        "_left",
+        "_limit",
+        "_spare",
+        "_trailer_lines",
+        "_trailer_size",
+        "_weighed",
+        "complete",
+        "surplus",
+    )
 
     def __init__(self, limit: int = NO_LIMIT) -> None:
-        self._limit = limit  # of body bytes still allowed
+        self._limit = self._weighed = limit  # of body bytes still allowed, now and when the last chunk was weighed
+        self._spare = SPARE_FRAMING
         self._left = 0  # bytes of the chunk that has begun, its CR LF included
         self._held = b""  # a line that has begun
         self._trailer_lines = -1  # -1: the last chunk has not come yet
@@ -117,7 +134,8 @@ class ChunkedBody:
                 if line is None:
                     self._hold_size_line(data, at)
                     break
-                if line.end() - at > MAX_SIZE_LINE:
+                framing = line.end() - at
+                if framing > MAX_SIZE_LINE:
                     raise BadFraming("the extensions of a chunk are too long")
                 at = line.end()
                 size = int(line[1], 16)
@@ -128,6 +146,7 @@ class ChunkedBody:
                 self._limit -= size
                 if self._limit < 0:
                     raise BodyTooLarge("the body is too large")
+                self._weigh(framing)
                 left = size + 2
             stop = at + left
             if stop <= end:
@@ -149,6 +168,15 @@ class ChunkedBody:
                 pieces.append(piece)
         self._left = left
         return body if pieces is None else b"".join(pieces)
+
+    def _weigh(self, framing: int) -> None:
+        """A chunk has begun, so many bytes long is its first line: does the body outweigh its framing?"""
+        brought = self._weighed - self._limit
+        self._weighed = self._limit
+        spare = self._spare + brought - (framing if framing > MIN_MEAN_CHUNK else MIN_MEAN_CHUNK)
+        if spare < 0:
+            raise BadFraming("the body comes in too many small chunks")
+        self._spare = spare if spare < SPARE_FRAMING else SPARE_FRAMING
 
     def _hold_size_line(self, data: bytes, at: int) -> None:
         if len(data) - at > MAX_SIZE_LINE or data.find(b"\n", at) >= 0:

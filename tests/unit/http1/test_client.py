@@ -357,6 +357,7 @@ async def test_an_upstream_that_wants_to_close_is_not_kept(head: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         answer(b"\x1f\x8b\x08", b"Content-Encoding: gzip\r\n"),
         CHUNKED + b"xyz\r\n",
+        CHUNKED + b"1\r\nx\r\n" * 10_000,
         CHUNKED + b"2\r\nhi!!0\r\n\r\n",
         CHUNKED + b"0\r\n" + b"t: x\r\n" * 100 + b"\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000 + b"\r\n",

@@ -9,6 +9,8 @@ from tollway.http1.framing import (
     MAX_SIZE_LINE,
     MAX_TRAILER_LINES,
     MAX_TRAILERS,
+    MIN_MEAN_CHUNK,
+    SPARE_FRAMING,
     Body,
     ChunkedBody,
     LengthBody,
@@ -166,9 +168,47 @@ def test_any_bytes_decode_alike_however_they_are_cut_or_are_refused(junk: bytes,
         assert results[0] == results[1]
 
 
-def test_megabytes_in_single_bytes_take_linear_time() -> None:
+MOST_SINGLE = SPARE_FRAMING // (MIN_MEAN_CHUNK - 1)
+
+
+@pytest.mark.parametrize("step", [100, 65_536])
+def test_a_body_in_single_bytes_is_refused_beyond_a_few_thousand(step: int) -> None:
     decoder = ChunkedBody()
-    assert len(decoder.feed(b"1\r\nx\r\n" * 40_000)) == 40_000
+    assert len(feed_by(decoder, b"1\r\nx\r\n" * MOST_SINGLE, step)) == MOST_SINGLE
+    with pytest.raises(BadFraming):
+        decoder.feed(b"1\r\nx\r\n1\r\nx\r\n")
+
+
+def test_a_body_is_refused_whose_extensions_outweigh_it() -> None:
+    chunk = b"100;%b\r\n%b\r\n" % (b"e" * 1000, b"x" * 256)
+    decoder = ChunkedBody()
+    with pytest.raises(BadFraming):
+        feed_by(decoder, chunk * 1000, 65_536)
+
+
+@pytest.mark.parametrize("pieces", [[b"data: ", b"y" * 100, b"\n\n"], [b"z" * MIN_MEAN_CHUNK]])
+@pytest.mark.parametrize("step", [64, 65_536])
+def test_chunks_of_some_bytes_each_may_be_as_many_as_they_like(pieces: list[bytes], step: int) -> None:
+    data = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) * 20_000
+    assert feed_by(ChunkedBody(), data, step) == b"".join(pieces) * 20_000
+
+
+def test_a_chunk_that_comes_alone_makes_good_for_small_ones_that_come_together() -> None:
+    decoder = ChunkedBody()
+    for _ in range(20_000):
+        assert decoder.feed(b"64\r\n%b\r\n" % (b"y" * 100)) == b"y" * 100
+        assert decoder.feed(b"2\r\n\n\n\r\n6\r\ndata: \r\n") == b"\n\ndata: "
+
+
+def test_much_that_was_brought_is_no_reserve_for_more_small_chunks() -> None:
+    decoder = ChunkedBody()
+    decoder.feed(b"%x\r\n%b" % (8 << 20, b"y" * (8 << 20)))
+    with pytest.raises(BadFraming):
+        decoder.feed(b"\r\n" + b"1\r\nx\r\n" * (MOST_SINGLE + 2))
+
+
+def test_single_bytes_of_a_chunk_take_linear_time() -> None:
+    decoder = ChunkedBody()
     body = b"%x\r\n" % 200_000 + b"y" * 200_000 + b"\r\n0\r\n\r\n"
     assert len(feed_by(decoder, body, 1)) == 200_000
     assert isinstance(decoder, ChunkedBody) and decoder.complete
