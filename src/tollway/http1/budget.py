@@ -2,11 +2,11 @@
 
 1. What is large is counted for as long as it is held. Below ``COUNTED`` bytes nothing is: it would cost more than it
    tells.
-2. A body that does not fit is refused before it is read (:meth:`Budget.fits`). What has been begun goes on: an answer
-   that finds no room waits for it. Where those that wait are themselves what takes the room, the one that has waited
-   longest goes on beyond the limit; also where nothing else has moved for a moment. So there is always one that comes
-   to its end, and what it leaves for its client to read is gone before the next one follows. What must be held in any
-   case is counted and never refused.
+2. A body that does not fit is refused before it is read, a large head while it comes (:meth:`Budget.fits`). What has
+   been begun goes on: an answer that finds no room waits for it. Where those that wait are themselves what takes the
+   room, the one that has waited longest goes on beyond the limit; also where nothing else has moved for a moment. So
+   there is always one that comes to its end, and what it leaves for its client to read is gone before the next one
+   follows. What must be held in any case is counted and never refused.
 3. Where somebody was refused or has to wait, whoever moves too slowly for what he holds is given up, the slowest
    first, until there is room: nobody holds much for long by trickling.
 
@@ -20,14 +20,14 @@ from typing import Final, Protocol
 from tollway.http1.framing import NO_LIMIT
 
 COUNTED: Final = 16 * 1024
-"""Bytes of one body, answer or buffer below which it is not counted."""
+"""Bytes of one head, body, answer or buffer below which it is not counted."""
 
 WINDOW_S: Final = 2.0
 """How long whoever holds something is watched before he counts as slow."""
 SLOW_S: Final = 60.0
 """Who would need longer than this to move again what he holds is slow, where there is no room."""
-SLOW_BYTES: Final = 64 * 1024
-"""What holds less than this is never given up: it would make no room."""
+SLOW_BYTES: Final = COUNTED
+"""What holds less than this is never given up. Not more: thousands that hold little hold much."""
 FREE_SHARE: Final = 8
 """Whoever is slow is given up until an eighth of the limit is free, so that it does not end in single steps."""
 STEP: Final = 256 * 1024
@@ -122,7 +122,7 @@ class Budget:
         self.peak = 0
         """The most that was ever held."""
         self.refused = 0
-        """Bodies that did not fit, since the start."""
+        """Heads and bodies that did not fit, since the start."""
         self.given_back = 0
         """Bytes that were held and are not any more, since the start."""
         self.given_up = 0

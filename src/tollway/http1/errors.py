@@ -84,6 +84,12 @@ class NoRoomForBody(MessageError):
     status = 503
 
 
+class NoRoomForHead(MessageError):
+    """This process holds as much as it may."""
+
+    status = 503
+
+
 class UpstreamError(Exception):
     """The upstream gave no answer that can be used.
 

@@ -15,7 +15,15 @@ import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from tollway.http1.budget import COUNTED, Hold
-from tollway.http1.errors import BadHead, HeadTooLarge, MessageError, SlowBody, SlowHead, TooManyConnections
+from tollway.http1.errors import (
+    BadHead,
+    HeadTooLarge,
+    MessageError,
+    NoRoomForHead,
+    SlowBody,
+    SlowHead,
+    TooManyConnections,
+)
 from tollway.http1.exchange import ANSWERED, OPEN, STATUS_LINES, Request, ResponseStream, Upload
 from tollway.http1.handshakes import Handshake
 from tollway.http1.limits import TURN_BYTES
@@ -259,14 +267,28 @@ class Connection(asyncio.Protocol):
             head = bytes(held[:end])
             del held[:end]
             self._held = None
+            if self._hold is not None:
+                self.weigh()
             self._begin(head, held)
         elif _bare_line_feed(held, searched, limit):
             self._refuse(BadHead("the request head is not valid HTTP/1.1"))  # at once: it would never end
         elif len(held) > limit:
             self._refuse(HeadTooLarge("the request head is too large"))
+        elif len(held) > COUNTED and not self._has_room(len(held)):
+            self._refuse(NoRoomForHead("there is no room for the request at the moment"))
         elif self.phase != _HEAD:
             self.phase = _HEAD
             self.deadline = server.now + server.limits.head_timeout_s
+
+    def _has_room(self, size: int) -> bool:
+        """Count a large head that has begun, if there is room for what has come of it."""
+        grown = size if self._hold is None else size - self._hold.size
+        if grown > 0 and not self.server.budget.fits(grown):
+            return False
+        self.weigh()
+        if self._hold is not None:
+            self._hold.moved += grown
+        return True
 
     def _begin(self, head: bytes, rest: bytes | bytearray) -> None:
         """Start the handler of the request; ``rest`` is what followed its head."""
@@ -413,7 +435,7 @@ class Connection(asyncio.Protocol):
         self._request = self._task = None
         self.server.forget(self)
 
-    # What waits here: for the client to read it, or for its turn. The owner of ``_hold``.
+    # What waits here: for the client to read it, for its turn, or for the end of its head. The owner of ``_hold``.
 
     def weigh(self) -> None:
         """Count it, if it is much; called where it may have grown or shrunk."""
@@ -432,7 +454,7 @@ class Connection(asyncio.Protocol):
             self._hold = self.server.budget.watch(size, self)
 
     def is_held_up(self) -> bool:
-        return not self._choked
+        return not self._choked and self.phase != _HEAD
 
     def read_on(self) -> None:
         """What waits to be written, or for its turn, does not wait for room."""
@@ -440,7 +462,11 @@ class Connection(asyncio.Protocol):
     def give_up(self) -> None:
         if self._hold is not None:
             self._hold.release()
-        self.abort()
+            self._hold = None
+        if self.phase == _HEAD:
+            self._refuse(NoRoomForHead("there was no room for a head that came so slowly"))
+        else:
+            self.abort()
 
     # The end.
 
@@ -464,6 +490,8 @@ class Connection(asyncio.Protocol):
             return
         self.phase = _LINGERING
         self._held = None
+        if self._hold is not None:
+            self.weigh()
         self.deadline = self.server.now + self.server.limits.linger_s
         self._resume_reading()
 

@@ -43,6 +43,92 @@ async def let_time_pass(running: Any, windows: int = 2) -> None:
         running.pass_time(WINDOW_S + 0.1)
 
 
+# Heads
+
+
+BEGUN = HEAD + b"X-Long: "
+
+
+async def begin_head(running: Any, size: int) -> Wire:
+    wire: Wire = await running.connect()
+    wire.send(BEGUN + b"x" * (size - len(BEGUN)))
+    return wire
+
+
+@pytest.mark.parametrize("size", [COUNTED, COUNTED + 1, 60_000])
+async def test_a_head_counts_until_it_is_complete(size: int) -> None:
+    budget = Budget()
+    async with serving(length, budget=budget) as running:
+        wire = await begin_head(running, size)
+        await eventually(lambda: running.server.connections == 1)
+        await eventually(lambda: held_of(running) == size)
+        assert budget.held == (size if size > COUNTED else 0)
+        assert (await wire.ask(b"\r\nContent-Length: 2\r\n\r\nab")).body == b"2"
+        assert budget.held == 0
+        wire.send(GET[:5])
+        wire.send(b"x" * 60_000)
+        await eventually(lambda: budget.held)
+        wire.reset()
+        await eventually(lambda: budget.held == 0)
+
+
+def held_of(running: Any) -> int:
+    """How much of a head the only connection holds."""
+    (connection,) = running.server._connections
+    return len(connection._held or b"")
+
+
+@pytest.mark.parametrize("end", [b"x" * 10_000, b"\n\n"], ids=["too large", "malformed"])
+async def test_a_head_that_is_refused_counts_no_more(end: bytes) -> None:
+    budget = Budget()
+    async with serving(length, budget=budget) as running:
+        wire = await begin_head(running, 60_000)
+        await eventually(lambda: budget.held == 60_000)
+        assert (await wire.ask(end)).status in (400, 431)
+        assert budget.held == 0
+
+
+async def test_heads_that_come_too_late_count_no_more() -> None:
+    budget = Budget()
+    async with serving(length, budget=budget) as running:
+        wire = await begin_head(running, 60_000)
+        await eventually(lambda: budget.held == 60_000)
+        running.pass_time(100)
+        assert (await wire.answer()).status == 408
+        assert budget.held == 0
+
+
+async def test_a_head_that_would_grow_large_is_refused_where_there_is_no_room() -> None:
+    budget = Budget(4 * MIB)
+    room = budget.take(4 * MIB - 50_000)
+    async with serving(length, budget=budget) as running:
+        first = await begin_head(running, 40_000)
+        await eventually(lambda: budget.held == 4 * MIB - 10_000)
+        second, small = await begin_head(running, 40_000), await begin_head(running, COUNTED)
+        refused = await second.answer()
+        assert (refused.status, refused.headers[b"connection"]) == (503, b"close")
+        assert budget.refused == 1
+        assert (await small.ask(b"\r\nContent-Length: 1\r\n\r\na")).body == b"1", "what is small goes on"
+        first.send(b"x" * 20_000)
+        assert (await first.answer()).status == 503
+        assert budget.held == room.size
+        room.release()
+
+
+async def test_heads_that_trickle_make_room() -> None:
+    budget = Budget(4 * MIB)
+    async with serving(length, budget=budget, head_timeout_s=1000) as running:
+        strangers = [await begin_head(running, 60_000) for _ in range(60)]
+        await eventually(lambda: budget.held == 60 * 60_000)
+        await let_time_pass(running, 3)
+        newcomer = await running.connect()
+        newcomer.send(head_of(MIB))
+        assert (await newcomer.answer()).status == 503, "there is no room yet"
+        running.pass_time(0.1)
+        assert (await (await running.connect()).ask(head_of(MIB) + b"x" * MIB)).status == 200
+        assert (await strangers[0].answer()).status == 503
+
+
 # Bodies
 
 
