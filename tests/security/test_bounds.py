@@ -167,3 +167,30 @@ async def test_j1_a_journal_that_vanishes_is_noticed_and_nothing_is_lost(
     await tenant.cost_becomes("0.005" if not journals else "0.015")
     errors = [json.loads(line) for line in gateway.stderr.splitlines() if '"error"' in line]
     assert all("journal" in line["message"] for line in errors)
+
+
+@pytest.mark.parametrize("heals_by", ["itself", "the old one"])
+async def test_j1_where_there_can_be_no_journal_calls_are_refused_until_there_can(
+    start_gateway: StartGateway, heals_by: str
+) -> None:
+    gateway = start_gateway()
+    tenant = await new_tenant(gateway)
+    tenant.openai.answers(openai_reply(bill=Bill(1000, 0)))
+    assert (await tenant.chat()).status == 200
+    directory: Path = gateway.home / "journals"
+    moved = directory.with_name("moved")
+    directory.rename(moved)
+    directory.touch()
+    answered = 1
+    while (answer := await tenant.chat()).status == 200:
+        answered += 1
+    assert answer.refusal == (503, "accounting_unavailable")
+    ready = await gateway.client.get("/readyz")
+    assert (ready.status, ready.json["status"]) == (503, "accounting_unavailable")
+    directory.unlink()
+    if heals_by != "itself":
+        moved.rename(directory)
+    while (await gateway.client.get("/readyz")).status != 200:
+        await asyncio.sleep(0.02)
+    assert (await tenant.chat()).status == 200
+    await tenant.cost_becomes(f"{(answered + 1) / 1000:.3f}")

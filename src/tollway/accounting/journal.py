@@ -4,7 +4,7 @@ A file is a row of frames: the mark, the length and the CRC-32 of the body, the 
 reader find the next good frame behind a damaged one, so that one bad sector costs one record.
 
 A cleaner of old files or a careless restore may take a journal away while its writer lives. What was written is still
-in the kernel's hands then, and goes into another file.
+in the kernel's hands then, and goes into another file; where there can be none, its descriptor is kept until there can.
 
 1. A record is in the kernel's hands when :meth:`Journal.append` returns: ``kill -9`` loses nothing.
 2. A writer holds an exclusive lock on its file for as long as it lives. A file that can be locked has lost its writer.
@@ -17,6 +17,7 @@ import os
 import shutil
 import struct
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class Journal:
         self._started = int(started_unix * 1000)
         self._max_file_bytes = max_file_bytes
         self._waiting: list[bytes] = []
+        self._left: list[int] = []  # descriptors of files that were lost and are not saved yet
+        self._saving = threading.Lock()
         self._given_up = 0
         self._path = Path()
         self._file = self._open()
@@ -106,12 +109,29 @@ class Journal:
             return True
         return (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) or ours.st_size < self._size
 
-    def abandon(self) -> int:
-        """Go on in a new file; the descriptor of the one that was lost, for :func:`rescue`. Raises OSError."""
+    @property
+    def unsaved(self) -> bool:
+        """Whether something is left to :meth:`rescue`."""
+        return bool(self._left)
+
+    def abandon(self) -> None:
+        """Go on in a new file, and leave the one that was lost to :meth:`rescue`. Raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lost = self._file
         self._file, self._size = self._open(), 0
-        return lost
+        self._left.append(lost)
+
+    def rescue(self) -> int:
+        """Copy what was lost to where the poster finds it; its bytes. In any thread. Raises OSError: call it again.
+
+        Records that were posted already are harmless: each is posted once.
+        """
+        size = 0
+        with self._saving:
+            while self._left:
+                size += _copy(self._left[0], self.directory)
+                os.close(self._left.pop(0))
+        return size
 
     def close(self) -> int:
         """Leave the file to the poster. How many records are lost: those that the disk did not take to the end."""
@@ -150,18 +170,20 @@ class Journal:
         return file
 
 
-def rescue(lost: int, directory: Path) -> int:
-    """Copy a lost file, by its descriptor, to where the poster finds it, and close it; its bytes. Raises OSError.
-
-    Records that were posted already are harmless: each is posted once.
-    """
+def _copy(lost: int, directory: Path) -> int:
+    """Copy a file that nobody finds, by its descriptor, into one that the poster finds."""
     name = f"rescued-{os.getpid()}-{os.urandom(8).hex()}{SUFFIX}"
     hidden = directory / f".{name}"
-    with open(lost, "rb") as source, open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-        source.seek(0)
-        shutil.copyfileobj(source, copy, _READ_BYTES)
-        size = copy.tell()
-    hidden.rename(directory / name)
+    copied = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(lost, "rb", closefd=False) as source, open(copied, "wb") as copy:
+            source.seek(0)
+            shutil.copyfileobj(source, copy, _READ_BYTES)
+            size = copy.tell()
+        hidden.rename(directory / name)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
     return size
 
 

@@ -10,7 +10,7 @@
 import asyncio
 import logging
 
-from tollway.accounting.journal import Journal, JournalFull, rescue
+from tollway.accounting.journal import Journal, JournalFull
 from tollway.accounting.records import Settlement
 from tollway.dataplane.calls import Attempt, Call, Clock, Cut
 from tollway.domain import endings
@@ -60,6 +60,9 @@ _ENDINGS = {
 
 _CLIENT_CLOSED = 499  # nginx's status for a client that did not wait
 
+_LOST = "new calls are refused, as the journal is gone or was cut, and there can be no other one in"
+_NOT_SAVED = "what was in a journal that is gone or was cut cannot be saved yet in"
+
 _NOTHING = Usage(input_tokens=0, output_tokens=0)
 
 
@@ -70,12 +73,18 @@ class Books:
         self._journal = journal
         self._metrics = metrics
         self._now = now
-        self._unsaved = False
+        self._unfindable = False  # the journal, and there can be no other one
+        self._failing = False  # what was lost could not be saved the last time
 
     @property
     def full(self) -> bool:
-        """Whether settlements wait because the disk takes no more: then no call starts that could not be noted."""
-        return self._journal.full
+        """Whether no call should start, because what it costs could not be noted, or nobody would find the note."""
+        return self._unfindable or self._journal.full
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was noted that nobody finds."""
+        return self._unfindable or self._journal.unsaved
 
     @property
     def journal_bytes(self) -> int:
@@ -88,19 +97,24 @@ class Books:
             _log.info("the disk takes records again")
 
     async def rescue(self) -> None:
-        """Notice a journal that is gone, and save what was in it; called once a second."""
-        directory = self._journal.directory
-        if not self._journal.lost:
-            self._unsaved = False
-            return
+        """Notice a journal that is gone, and save what was in it; called once a second, and at the end."""
+        journal = self._journal
+        directory = journal.directory
         try:
-            size = await asyncio.to_thread(rescue, self._journal.abandon(), directory)
+            if journal.lost:
+                self._unfindable = True
+                journal.abandon()
+            if self._unfindable and not journal.unsaved:
+                _log.info("the journal in %s is back", directory)
+            self._unfindable = False
+            if journal.unsaved:
+                size = await asyncio.to_thread(journal.rescue)
+                _log.error("the journal in %s was gone or cut: the %d bytes of it go into another one", directory, size)
+            self._failing = False
         except OSError as error:
-            if not self._unsaved:
-                _log.error("the journal in %s is gone or was cut, and there can be no other one: %s", directory, error)
-            self._unsaved = True
-        else:
-            _log.error("the journal in %s was gone or cut: the %d bytes of it go into another one", directory, size)
+            if not self._failing:
+                _log.error("%s %s: %s", _LOST if self._unfindable else _NOT_SAVED, directory, error)
+            self._failing = True
 
     def charge(
         self,

@@ -118,6 +118,9 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
         client.close()
         world.offload.close()
         await configuration.close()
+        await world.books.rescue()
+        if world.books.unsaved:
+            _log.error("settlements are lost unless the journal that was in %s is brought back", config.journals)
         if lost := journal.close():
             _log.error("%d settlements are lost: the disk did not take them to the end", lost)
 

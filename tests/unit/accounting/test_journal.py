@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from fakes.settlements import settlement
 from tollway.accounting import journal as module
-from tollway.accounting.journal import SUFFIX, Chunk, Journal, JournalFull, is_abandoned, read_records, rescue
+from tollway.accounting.journal import SUFFIX, Chunk, Journal, JournalFull, is_abandoned, read_records
 from tollway.accounting.records import Settlement
 
 
@@ -323,7 +324,8 @@ def test_a_journal_that_is_lost_is_noticed_and_nothing_in_it_is(tmp_path: Path, 
     loss(only_file(directory))
     assert journal.lost
     journal.append(records[2])
-    rescued = rescue(journal.abandon(), directory)
+    journal.abandon()
+    rescued = journal.rescue()
     assert not journal.lost
     journal.append(records[3])
     journal.close()
@@ -335,6 +337,53 @@ def test_a_journal_that_is_lost_is_noticed_and_nothing_in_it_is(tmp_path: Path, 
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in directory.glob("rescued-*"))
 
 
+def test_what_cannot_be_saved_yet_is_kept(tmp_path: Path) -> None:
+    directory = tmp_path / "journals"
+    directory.mkdir()
+    journal = Journal(directory, 1_700_000_000.0)
+    records = [settlement(call_id=f"req_{number}") for number in range(4)]
+    journal.append(records[0])
+    directory.rename(tmp_path / "moved")
+    directory.touch()
+    for _ in range(2):
+        with pytest.raises(OSError):
+            journal.abandon()
+        assert journal.lost and not journal.unsaved
+    journal.append(records[1])
+    directory.unlink()
+    journal.abandon()
+    journal.append(records[2])
+    shutil.rmtree(directory)
+    for _ in range(2):
+        with pytest.raises(OSError):
+            journal.rescue()
+    assert journal.unsaved
+    journal.abandon()
+    journal.append(records[3])
+    assert journal.rescue() > 0
+    assert not journal.unsaved and not journal.lost
+    journal.close()
+    found = [
+        record for path in directory.glob(f"*{SUFFIX}") for record in read_records(path, 0, abandoned=True).records
+    ]
+    assert {record.call_id for record in found} == {record.call_id for record in records}
+
+
+def test_a_copy_that_fails_leaves_nothing(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.append(settlement())
+    only_file(tmp_path).unlink()
+    journal.abandon()
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(shutil, "copyfileobj", full)
+        journal.rescue()
+    assert list(tmp_path.iterdir()) == [journal._path]
+    assert journal.rescue() > 0
+
+
 def test_a_journal_that_was_cut_short_is_noticed(journal: Journal, tmp_path: Path) -> None:
     journal.append(settlement())
     os.truncate(only_file(tmp_path), 0)
@@ -344,6 +393,7 @@ def test_a_journal_that_was_cut_short_is_noticed(journal: Journal, tmp_path: Pat
 def test_the_poster_may_take_what_was_rescued(journal: Journal, tmp_path: Path) -> None:
     journal.append(settlement())
     only_file(tmp_path).unlink()
-    rescue(journal.abandon(), tmp_path)
+    journal.abandon()
+    journal.rescue()
     (rescued,) = tmp_path.glob("rescued-*")
     assert is_abandoned(rescued)
