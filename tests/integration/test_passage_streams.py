@@ -180,6 +180,25 @@ async def test_an_error_that_comes_in_one_piece_with_what_was_good_passes_too(te
     assert (entry["outcome"], entry["state"]) == ("server_error", "partial")
 
 
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("texts", [10_000, 3_000_000])
+async def test_a_stream_that_says_more_of_its_failure_than_is_cleaned_ends_there(
+    tenant: Tenant, texts: int, apart: bool
+) -> None:
+    first = b'data: {"error":{"message":"no, by 10.0.0.7"}}\n\n'
+    second = b'data: {"error":[' + b'"",' * texts + b'"at 10.0.0.7"]}\n\n'
+    tenant.openai.answers(stream_of(*((CREATED, first, second) if apart else (CREATED + first + second,)), DELTA))
+    async with responding(tenant) as events:
+        text = await events.rest()
+    *passed, said, ours, end = text.split(b"\n\n")
+    assert passed == CREATED.split(b"\n\n")[:1] and end == b""
+    assert json.loads(said.removeprefix(b"data: ")) == {"error": {"message": "no, by ***"}}
+    told = json.loads(ours.removeprefix(b"data: "))["error"]
+    assert (told["type"], told["code"]) == ("server_error", "upstream_invalid_response")
+    (entry,) = await tenant.ledger(1)
+    assert (entry["outcome"], entry["state"], entry["charged"]) == ("server_error", "partial", True)
+
+
 async def test_a_stream_that_is_cut_ends_with_an_error_that_can_be_read(tenant: Tenant) -> None:
     tenant.openai.answers(stream_of(CREATED, DELTA, COMPLETED[:50], RESET))
     async with responding(tenant) as events:

@@ -8,7 +8,6 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
 
 from tollway.dataplane.answers import passed_head
 from tollway.dataplane.attempts import dated_headers, error_body, first_event, not_offered, open_answer
@@ -24,10 +23,10 @@ from tollway.domain.asked import NoUsage
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest, ProviderKeyRequired, Refusal
 from tollway.http1.answer import StreamedResponse
-from tollway.http1.errors import MessageError, UpstreamError
+from tollway.http1.errors import BadResponse, MessageError, UpstreamError
 from tollway.http1.exchange import Request
 from tollway.providers.base import is_good
-from tollway.providers.passage import DIALECT, PassageStream, clean_errors, judge
+from tollway.providers.passage import DIALECT, Hide, PassageStream, judge
 from tollway.providers.signing.bearer import text_without_secret
 from tollway.routing.snapshot import DEFAULT_PROVIDER, Provider, Target
 from tollway.wire.openai_errors import may_be_told
@@ -110,7 +109,8 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
         if not is_good(response.status):
             return await _judged(world, attempt, response)
         metered = attempt.call.request.method == b"POST"  # what was used for a stored answer has been billed
-        decoder = PassageStream(response.headers.get(b"content-type", b""), metered=metered)
+        kind, hiding = response.headers.get(b"content-type", b""), functools.partial(_hiding, attempt)
+        decoder = PassageStream(kind, metered=metered, hiding=hiding)
         response.first_byte_due = decoder.is_events  # until there is an event
         if decoder.is_json:
             held = await _held_json(response, decoder)
@@ -250,26 +250,26 @@ class PassageRelay(Relay):
     def _send(self, frames: bytes) -> None:
         if self._decoder.settled:
             _charge(self._world, self._attempt, self._decoder)
-        if frames and self._decoder.failure is not None and self._decoder.is_events:
-            frames = clean_errors(frames, self._hiding(self._decoder.failure))
         if frames:
             self._last = frames
             self._stream.write(frames)
-
-    def _hiding(self, failure: UpstreamFailure) -> Callable[[str], str]:
-        """What hides from a text of the provider's what is not the client's business."""
-        attempt = self._attempt
-        failure = fit_to_tell(failure, attempt)
-        if may_be_told(failure):
-            return lambda text: text_without_secret(text, attempt.credential)
-        ours = failure.message
-        return lambda text: ours if " " in text else text_without_secret(text, attempt.credential)
+        if self._decoder.cut and not self._decoder.finished:
+            raise BadResponse("the provider says more about its failure than can be passed on", nothing_received=False)
 
     def _tell(self, failure: UpstreamFailure) -> None:
         if not self._decoder.is_events:
             self._stream.abort()  # a client must not take half a file for a whole one
-        elif self._decoder.failure is None:  # else the provider has told
+        elif self._decoder.failure is None or self._decoder.cut:  # else the provider has told
             super()._tell(failure)
+
+
+def _hiding(attempt: Attempt, failure: UpstreamFailure) -> Hide:
+    """What hides from a text of the provider's what is not the client's business."""
+    failure = fit_to_tell(failure, attempt)
+    if may_be_told(failure):
+        return lambda text: text_without_secret(text, attempt.credential)
+    ours = failure.message
+    return lambda text: ours if " " in text else text_without_secret(text, attempt.credential)
 
 
 def _operation(rule: PathRule) -> Operation:

@@ -9,10 +9,20 @@ from tollway.domain.failures import OWN_WORDS, FailureKind, UpstreamFailure
 from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.cleaning import clean
+from tollway.providers.problem import MAX_BODY, MAX_COMMAS
 from tollway.providers.relayed_usage import read_any_usage
-from tollway.wire.json import UNREADABLE, Raw, encode, members
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, members
 from tollway.wire.sse import SseDecoder, WholeEvents
 from tollway.wire.usage_watch import watch
+
+Hide = Callable[[str], str]
+"""Takes out of a text what is not the client's business."""
+
+MAX_CLEANED = 64 * 1024
+"""Bytes of all errors in one stream that are cleaned; a stream that says more ends there."""
+
+MAX_TEXTS = 64
+"""Texts in them: an error has some four, and a stream one or two errors."""
 
 DIALECT = "openai"
 """The only one in which clients' requests can pass as they are."""
@@ -48,13 +58,15 @@ def judge(
 
 
 class PassageStream:
-    """Looks on while an answer passes. A :class:`~tollway.providers.base.StreamDecoder` that changes nothing.
+    """Looks on while an answer passes. A :class:`~tollway.providers.base.StreamDecoder` that changes only errors.
 
-    An error among the events is the provider's own word for the client and passes like all others. Only while
+    An error among the events is the provider's own word for the client and passes, cleaned, like all others. Only while
     ``started`` is not yet true may another provider be asked instead.
     """
 
     __slots__ = (
+        "_cleaner",
+        "_hiding",
         "_metered",
         "_watch",
         "_whole",
@@ -70,9 +82,20 @@ class PassageStream:
         "warnings",
     )
 
-    def __init__(self, content_type: bytes, *, metered: bool = True) -> None:
-        """``metered``: what the answer says was used, was used for it; one that is fetched again costs nothing."""
+    def __init__(
+        self,
+        content_type: bytes,
+        *,
+        metered: bool = True,
+        hiding: Callable[[UpstreamFailure], Hide] = lambda failure: str,
+    ) -> None:
+        """``metered``: what the answer says was used, was used for it; one that is fetched again costs nothing.
+
+        ``hiding``: what only the caller knows to hide from the texts of an error among the events.
+        """
         self._metered = metered
+        self._hiding = hiding
+        self._cleaner: ErrorCleaner | None = None
         self._watch = watch(content_type)
         self._whole = WholeEvents()
         self.is_events = content_type.startswith(b"text/event-stream")
@@ -89,13 +112,27 @@ class PassageStream:
     def feed(self, chunk: bytes) -> bytes:
         self._watch.feed(chunk)
         self._look()
-        return self._whole.feed(chunk) if self.is_events else chunk
+        if not self.is_events:
+            return chunk
+        events = self._whole.feed(chunk)
+        return events if self.failure is None else self._clean(events, self.failure)
 
     def close(self) -> bytes:
         self._watch.close()
         self._look()
         self.settled = self.finished = True
-        return self._whole.rest()
+        rest = self._whole.rest()
+        return rest if self.failure is None else self._clean(rest, self.failure)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the events hold more errors than are cleaned: nothing more comes out."""
+        return self._cleaner is not None and self._cleaner.spent
+
+    def _clean(self, events: bytes, failure: UpstreamFailure) -> bytes:
+        if self._cleaner is None:
+            self._cleaner = ErrorCleaner(self._hiding(failure))
+        return self._cleaner.clean(events) if events and not self._cleaner.spent else b""
 
     def _look(self) -> None:
         seen = self._watch
@@ -109,59 +146,99 @@ class PassageStream:
         self.done = self.is_events and seen.terminal and self.failure is None
 
 
-def clean_errors(events: bytes, hide: Callable[[str], str]) -> bytes:
-    """Whole events, the texts of their errors cleaned; to the byte as they came where there is nothing to hide.
+class ErrorCleaner:
+    """Cleans the texts of the errors among the events of one stream. The work is bounded, whatever they hold."""
 
-    ``hide`` takes out of a text what only the caller knows not to be the client's business.
-    """
-    decoder = SseDecoder()
-    out, changed = [], False
-    for event in (*decoder.feed(events), *decoder.close()):
-        data = _cleaned(event.data, hide, flat=event.name == b"error")
-        name = b"event: %b\n" % event.name if event.name else b""
-        out.append(b"%bdata: %b\n\n" % (name, (data or event.data).replace(b"\n", b"\ndata: ")))
-        changed = changed or data is not None
-    return b"".join(out) if changed else events
+    __slots__ = ("_bytes", "_hide", "_texts", "spent")
 
+    def __init__(self, hide: Hide) -> None:
+        self._hide = hide
+        self._bytes, self._texts = MAX_CLEANED, MAX_TEXTS
+        self.spent = False
+        """There was more than is cleaned: what came before it has been returned, and nothing that follows may pass."""
 
-def _cleaned(data: bytes, hide: Callable[[str], str], *, flat: bool) -> bytes | None:
-    """The data of an event whose error holds something to hide; None where there is none or nothing in it."""
-    try:
+    def clean(self, events: bytes) -> bytes:
+        """Whole events; to the byte as they came where there is nothing to hide."""
+        decoder = SseDecoder()
+        whole = [*decoder.feed(events), *decoder.close()]
+        self.spent = decoder.too_long
+        out, changed = [], self.spent
+        for event in whole:
+            try:
+                data = self._cleaned(event.data, flat=event.name == b"error")
+            except (_TooMuchError, RecursionError):
+                self.spent = changed = True
+                break
+            name = b"event: %b\n" % event.name if event.name else b""
+            out.append(b"%bdata: %b\n\n" % (name, (data or event.data).replace(b"\n", b"\ndata: ")))
+            changed = changed or data is not None
+        return b"".join(out) if changed else events
+
+    def _cleaned(self, data: bytes, *, flat: bool) -> bytes | None:
+        """The data of an event whose error holds something to hide; None where there is none or nothing in it.
+
+        ``flat``: an object without an ``error`` is the error itself.
+        """
+        try:
+            said = _read_said(data)
+        except UNREADABLE:
+            text = data.decode("utf-8", "replace")
+            shown = self._walk(text) if flat else text
+            return None if shown == text else str(shown).encode()
+        within = _error_within(said.response)
+        outside = type(said.error) is Raw and not is_null(said.error)
+        flat = flat or said.type == _ERROR
+        if within is None and not outside and not flat:
+            return None
+        if len(data) > MAX_BODY or data.count(b",") > MAX_COMMAS:
+            raise _TooMuchError
         top = members(data)
-    except UNREADABLE:
-        text = data.decode("utf-8", "replace")
-        shown = hide(clean(text)) if flat else text
-        return None if shown == text else shown.encode()
-    hidden: dict[str, object] = {**top}
-    response = _members(top.get("response"))
-    if "error" in response:
-        hidden["response"] = {**response, "error": _hidden(response["error"], hide)}
-    if "error" in top:
-        hidden["error"] = _hidden(top["error"], hide)
-    elif flat or top.get("type") == _ERROR:
-        hidden |= {name: _hidden(value, hide) for name, value in top.items()}
-    fresh = encode(hidden)
-    return None if msgspec.json.decode(fresh) == msgspec.json.decode(data) else fresh
+        changes: dict[str, object] = {}
+        if within is not None and (hidden := self._hidden(within)) is not within:
+            changes["response"] = {**members(top["response"]), "error": hidden}
+        for name in ("error",) if outside else top if flat else ():
+            if (hidden := self._hidden(top[name])) is not top[name]:
+                changes[name] = hidden
+        return encode({**top, **changes}) if changes else None
+
+    def _hidden(self, value: Raw) -> object:
+        """An error with its texts cleaned, at any depth; the same where nothing is to be hidden."""
+        self._bytes -= len(value)
+        if self._bytes < 0:
+            raise _TooMuchError
+        said = msgspec.json.decode(value)
+        shown = self._walk(said)
+        return value if shown == said else shown
+
+    def _walk(self, value: object) -> object:
+        if isinstance(value, str):
+            self._texts -= 1
+            if self._texts < 0:
+                raise _TooMuchError
+            return self._hide(clean(value))
+        if isinstance(value, dict):
+            return {name: self._walk(inner) for name, inner in value.items()}
+        return [self._walk(inner) for inner in value] if isinstance(value, list) else value
 
 
+class _TooMuchError(Exception):
+    """There is more to be cleaned than any error says. Never leaves this module."""
+
+
+class _Said(msgspec.Struct, gc=False):
+    type: Raw | Unset = UNSET
+    error: Raw | Unset = UNSET
+    response: Raw | Unset = UNSET
+
+
+_read_said = decoder(_Said)
 _ERROR = Raw(b'"error"')
 
 
-def _hidden(value: Raw, hide: Callable[[str], str]) -> object:
-    """An error's texts cleaned, at any depth."""
-    return _walk(msgspec.json.decode(value), hide)
-
-
-def _walk(value: object, hide: Callable[[str], str]) -> object:
-    if isinstance(value, str):
-        return hide(clean(value))
-    if isinstance(value, dict):
-        return {name: _walk(inner, hide) for name, inner in value.items()}
-    return [_walk(inner, hide) for inner in value] if isinstance(value, list) else value
-
-
-def _members(raw: Raw | None) -> dict[str, Raw]:
+def _error_within(response: Raw | Unset) -> Raw | None:
+    """The error of a response in an event; every event that tells of a response has such a member, usually null."""
     try:
-        return {} if raw is None else members(raw)
+        error = _read_said(response).error if type(response) is Raw else UNSET
     except UNREADABLE:
-        return {}
+        return None
+    return error if type(error) is Raw and not is_null(error) else None

@@ -142,14 +142,21 @@ class _WatchEvents(_WatchNothing):
             said = _Data(type="error", error=Raw(encode(data.decode()))) if name == b"error" else _NOTHING
         inner = said.response or said
         self.usage = _kept(said.usage) or _kept(inner.usage) or self.usage
-        self.error = _kept(said.error) or _kept(inner.error) or self.error
+        self.error = _error(said.error) or _error(inner.error) or self.error
         kind = said.type or name.decode("ascii", "replace")
         if kind == "error" and self.error is None:  # flat: the event is the error object
-            self.error = _kept(Raw(data))
+            self.error = _error(Raw(data))
         self.terminal = self.terminal or kind in LAST_EVENTS or self.error is not None
         self.begun = self.begun or self.error is None
         if not isinstance(said.delta, Unset) and is_text(said.delta) and not kind.endswith(_SOUND):
             self.text_bytes += len(said.delta) - 2  # without the quotes
+
+
+def _error(raw: Raw | Unset) -> Raw | None:
+    """As :func:`_kept`, but what is too long to be read is an error nevertheless."""
+    if isinstance(raw, Unset) or len(raw) <= MAX_MEMBER_BYTES:
+        return _kept(raw)
+    return Raw(b"{}")
 
 
 def _kept(raw: Raw | Unset) -> Raw | None:

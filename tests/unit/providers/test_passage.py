@@ -6,7 +6,7 @@ import pytest
 
 from tollway.domain.failures import FailureKind
 from tollway.domain.usage import Usage
-from tollway.providers.passage import PassageStream, clean_errors, judge
+from tollway.providers.passage import MAX_CLEANED, MAX_TEXTS, ErrorCleaner, PassageStream, judge
 
 EVENTS = b"text/event-stream"
 COMPLETED = b'data: {"type":"response.completed","response":{"usage":{"input_tokens":3,"output_tokens":4}}}\n\n'
@@ -99,6 +99,10 @@ def hide(text: str) -> str:
     return text.replace("hush", "***")
 
 
+def cleaned(events: bytes) -> bytes:
+    return ErrorCleaner(hide).clean(events)
+
+
 FAILED = {
     "type": "response.failed",
     "response": {"id": "r", "output": ["hush"], "error": {"code": "c", "message": "{}"}},
@@ -121,14 +125,14 @@ FAILED = {
 )
 def test_an_error_event_that_passes_is_cleaned(event: object, shown: object) -> None:
     for name in (b"", b"event: error\n"):
-        out = clean_errors(b"%bdata: %b\n\n" % (name, json.dumps(event).encode()), hide)
+        out = cleaned(b"%bdata: %b\n\n" % (name, json.dumps(event).encode()))
         assert out.startswith(name + b"data: ") and out.endswith(b"\n\n")
         assert json.loads(out.removeprefix(name)[6:]) == shown
 
 
 def test_of_a_failed_response_only_the_error_is_touched() -> None:
     text = json.dumps(FAILED).replace("{}", "hush at 10.0.0.7")
-    out = clean_errors(b": x\nevent: response.failed\ndata: " + text.encode() + b"\n\n", hide)
+    out = cleaned(b": x\nevent: response.failed\ndata: " + text.encode() + b"\n\n")
     assert json.loads(out.partition(b"data: ")[2]) == {
         **FAILED,
         "response": {"id": "r", "output": ["hush"], "error": {"code": "c", "message": "*** at ***"}},
@@ -147,8 +151,74 @@ def test_of_a_failed_response_only_the_error_is_touched() -> None:
     ],
 )
 def test_where_nothing_is_to_be_hidden_events_pass_to_the_byte(events: bytes) -> None:
-    assert clean_errors(events, hide) == events
+    assert cleaned(events) == events
 
 
 def test_an_error_event_that_is_a_text_is_cleaned_too() -> None:
-    assert clean_errors(b"event: error\ndata: hush at 10.0.0.7\n\n", hide) == b"event: error\ndata: *** at ***\n\n"
+    assert cleaned(b"event: error\ndata: hush at 10.0.0.7\n\n") == b"event: error\ndata: *** at ***\n\n"
+
+
+def error_of(value: object) -> bytes:
+    return b"data: %b\n\n" % json.dumps({"error": value}).encode()
+
+
+OTHER = b'data: {"a": "fine"}\n\n'
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        error_of([""] * (MAX_TEXTS + 1)),
+        error_of({"message": "hush " + "x" * MAX_CLEANED}),
+        error_of([[[["hush"]]]] + [0] * MAX_CLEANED),
+        b"event: error\n" + error_of({"hush": ["hush"] * 100_000}),
+        b"event: error\ndata: " + json.dumps({f"m{number}": "hush" for number in range(100)}).encode() + b"\n\n",
+        b'data: {"error": "hush", "a": [' + b"0," * 50_000 + b"0]}\n\n",
+        b'data: {"error": "hush", "a": "' + b"x" * (1 << 20) + b'"}\n\n',
+        b'data: {"error": ' + b"[" * 500 + b'"hush"' + b"]" * 500 + b"}\n\n",
+        b'data: {"response": {"error": ' + b"[0, " * 300 + b'"hush"' + b"]" * 300 + b"}}\n\n",
+        b"data: \n" * 10_001 + b'data: {"error": "hush"}\n\n',
+        OTHER * 9000 + error_of("hush"),
+    ],
+    ids=range(11),
+)
+def test_more_errors_than_anybody_has_end_the_stream(event: bytes) -> None:
+    asked: list[str] = []
+    cleaner = ErrorCleaner(lambda text: asked.append(text) or hide(text))  # type: ignore[func-returns-value]
+    out = cleaner.clean(OTHER + event + OTHER)
+    assert b"hush" not in out
+    assert len(asked) <= MAX_TEXTS
+    assert cleaner.spent or json.loads(out.split(b"\n\n")[1][6:])
+
+
+def test_what_is_cleaned_is_counted_over_the_whole_stream() -> None:
+    cleaner = ErrorCleaner(hide)
+    for _ in range(MAX_TEXTS):
+        assert cleaner.clean(error_of("hush")) == b'data: {"error":"***"}\n\n'
+        assert cleaner.clean(OTHER) == OTHER
+        assert not cleaner.spent
+    assert cleaner.clean(OTHER + error_of("hush")) == OTHER
+    assert cleaner.spent
+
+
+def test_a_large_event_without_an_error_passes_after_one() -> None:
+    cleaner = ErrorCleaner(hide)
+    large = b'data: {"response": {"error": null, "output": ["%b"]}}\n\n' % (b"x, " * (1 << 20))
+    assert cleaner.clean(error_of("no") + large) == error_of("no") + large
+    assert not cleaner.spent
+
+
+def test_a_stream_cleans_from_its_first_error_on_and_ends_where_that_is_too_much() -> None:
+    stream = PassageStream(EVENTS, hiding=lambda failure: hide)
+    assert stream.feed(b'data: {"a": "hush"}\n\n') == b'data: {"a": "hush"}\n\n'
+    assert stream.feed(error_of("hush")) == b'data: {"error":"***"}\n\n'
+    assert not stream.cut
+    assert stream.feed(OTHER + error_of(["hush"] * 100_000) + OTHER) == OTHER
+    assert stream.cut
+    assert stream.feed(OTHER) == stream.close() == b""
+
+
+def test_an_error_that_is_too_long_to_be_read_is_one() -> None:
+    stream = PassageStream(EVENTS)
+    assert stream.feed(OTHER + error_of("hush " * 100_000)) == OTHER
+    assert stream.failure is not None and stream.cut
