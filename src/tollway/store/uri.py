@@ -322,7 +322,7 @@ def _addresses(value: str) -> str | None:
     return None
 
 
-_SETTING = re.compile(r"(?:-c\s*|--)([A-Za-z][\w.-]*)=((?:\\.|[^\s\\])*)")
+_SETTING = re.compile(r"(?<!\S)(?:-c\s*+|--)([A-Za-z][\w.-]*+)=((?:\\.|[^\s\\])*)")
 _TRUE = re.compile(r"(?i)on|1|t(?:r(?:ue?)?)?|y(?:es?)?")
 
 
