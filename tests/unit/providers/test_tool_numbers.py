@@ -29,6 +29,7 @@ def test_all_calls_of_a_choice_wait_within_one_bound() -> None:
 def test_a_name_that_never_ends_is_none() -> None:
     numbers = CallNumbers()
     numbers.place("a", 0, "f" * MAX_NAME_CHARACTERS, "")
+    numbers.begin_delta()
     with pytest.raises(msgspec.ValidationError):
         numbers.place(None, 0, "g", "")
 
