@@ -140,6 +140,7 @@ async def attempt_stream(world: World, attempt: Attempt) -> UpstreamFailure | No
     response: StreamedResponse | None = None
     try:
         response = await open_answer(world, attempt)
+        attempt.message = b""
         attempt.status = response.status
         assert attempt.adapter is not None
         if not is_good(response.status):

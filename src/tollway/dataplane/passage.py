@@ -105,6 +105,7 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
     response: StreamedResponse | None = None
     try:
         response = await _send(world, attempt)
+        attempt.message = b""
         attempt.status = response.status
         if not is_good(response.status):
             return await _judged(world, attempt, response)

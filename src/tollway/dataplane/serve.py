@@ -207,6 +207,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
             prepared = way.prepare(world, call, target)
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now())
+            del prepared  # of a stream nobody keeps the request, which is sent
             outcome = await attempt_once(world, attempt)
             if outcome is None:
                 return None
