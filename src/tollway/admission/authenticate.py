@@ -44,10 +44,7 @@ def presented_key(headers: Mapping[bytes, bytes]) -> bytes | None:
     """
     if b"x-api-key" in headers or b"api-key" in headers or b"x-goog-api-key" in headers:
         return _agreed_key(headers)
-    authorization = headers.get(b"authorization")
-    if authorization is not None and authorization.startswith(b"Bearer "):  # as nearly all write it
-        return authorization[7:].strip(b" ") or None
-    return bearer(authorization)
+    return bearer(headers.get(b"authorization"))
 
 
 def bearer(authorization: bytes | None) -> bytes | None:
