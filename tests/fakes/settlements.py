@@ -9,7 +9,6 @@ from tollway.accounting.records import Settlement
 _numbers = itertools.count(10_000_000)  # all of one length
 
 _TYPICAL = Settlement(
-    attempt_id="",
     call_id="req_1",
     attempt=1,
     key_id="key_1",
@@ -23,22 +22,20 @@ _TYPICAL = Settlement(
     outcome="ok",
     stream=False,
     state="exact",
-    input_tokens=100,
-    cached_input_tokens=20,
-    output_tokens=50,
-    reasoning_tokens=10,
+    input=80,
+    cache_read=20,
+    output=40,
+    reasoning=10,
     cost=114_000_000,
     scale=12,
     priced=True,
     charged=True,
-    price_input=400_000,
-    price_cached=100_000,
-    price_output=1_600_000,
+    price_id=1,
     revision=7,
     operation="chat/completions",
 )
 
 
 def settlement(**changes: object) -> Settlement:
-    """A typical settlement with an attempt id of its own, and with these changes."""
-    return msgspec.structs.replace(_TYPICAL, **{"attempt_id": f"attempt_{next(_numbers)}", **changes})
+    """A typical settlement of a call of its own, and with these changes."""
+    return msgspec.structs.replace(_TYPICAL, **{"call_id": f"req_{next(_numbers)}", **changes})

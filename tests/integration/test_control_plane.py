@@ -24,7 +24,7 @@ from tollway.accounting.journal import Journal
 from tollway.accounting.records import Settlement
 from tollway.admission.authenticate import KeyHasher
 from tollway.domain.keys import Secret, is_well_formed
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.observe.metrics import Gauges, Metrics
 from tollway.observe.refusals import MAX_STRANGERS_PER_S
 from tollway.settings import ChildConfig, Settings, read
@@ -328,7 +328,7 @@ def test_every_route_is_known_here(control: ControlPlane) -> None:
 
 def test_what_a_worker_reports_is_shown(control: ControlPlane) -> None:
     counted = Metrics()
-    counted.answered("m", "openai", 200, 0.1, Usage(1, 2))
+    counted.answered("m", "openai", 200, 0.1, told(1, 2))
     report = counted.report(Gauges(inflight_requests=3)).encode()
     assert control.call("POST", "/internal/metrics/0", report).status == 204
     shown = control.call("GET", "/metrics").body.decode()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from tollway.accounting.records import Settlement
+from tollway.accounting.records import OldSettlement, Settlement
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A full file is left to the poster, which removes it when it is posted."""
@@ -42,7 +42,8 @@ _MAX_TEXT = 1024  # characters of each text of a record that would be too large
 _READ_BYTES = 1024 * 1024  # at most so much is read and decoded in one go
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Settlement, strict=False).decode  # not strict: numbers over 64 bits travel as text
+# Not strict: numbers over 64 bits travel as text.
+_decode = msgspec.msgpack.Decoder(Settlement | OldSettlement, strict=False).decode
 _crc32 = zlib.crc32
 
 
@@ -270,9 +271,10 @@ def _frame(data: bytes, start: int) -> tuple[Settlement | None, int]:
     if mark != _MARK or length > MAX_RECORD_BYTES or end > len(data) or _crc32(data[body:end]) != checksum:
         return None, start
     try:
-        return _decode(data[body:end]), end
+        record = _decode(data[body:end])
     except msgspec.DecodeError:
         return None, start
+    return (record.as_settlement() if isinstance(record, OldSettlement) else record), end
 
 
 def _next_frame(data: bytes, start: int) -> int | None:
@@ -291,7 +293,7 @@ def _encode_any(record: Settlement) -> bytes:
     else:
         if len(body) <= MAX_RECORD_BYTES:
             return body
-    return _encode(["settled", *map(_encodable, msgspec.structs.astuple(record))])
+    return _encode(["ended", *map(_encodable, msgspec.structs.astuple(record))])
 
 
 def _encodable(value: object) -> object:

@@ -9,7 +9,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
@@ -60,9 +59,6 @@ _COLUMNS = (
     "cost",
     "priced",
     "charged",
-    "price_input",
-    "price_cached_input",
-    "price_output",
     "revision",
     "cause",
     "operation",
@@ -255,9 +251,9 @@ def _set_aside(beside: Path, pieces: Sequence[bytes]) -> None:
 def _row(record: Settlement) -> tuple[object, ...]:
     """A row in the order of the columns. Raises ValueError, OverflowError or OSError for a time that is none."""
     scale = record.scale
-    prices = (record.price_input, record.price_cached, record.price_output)
+    usage = record.usage
     return (
-        _text(record.attempt_id),
+        _text(f"{record.call_id}-{record.attempt}"),
         _text(record.call_id),
         record.attempt,
         _text(record.key_id),
@@ -271,21 +267,17 @@ def _row(record: Settlement) -> tuple[object, ...]:
         _text(record.outcome),
         record.stream,
         _text(record.state),
-        record.input_tokens,
-        record.cached_input_tokens,
-        record.output_tokens,
-        record.reasoning_tokens,
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.output_tokens,
+        record.reasoning,
         to_decimal(record.cost, scale),
         record.priced,
         record.charged,
-        *((_price(price, scale) if record.priced else None) for price in prices),
         record.revision,
         _text(record.cause),
         _text(record.operation),
     )
-
-
-_price = functools.lru_cache(maxsize=4096)(to_decimal)
 
 
 def _text(text: str) -> str:

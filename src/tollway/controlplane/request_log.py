@@ -83,7 +83,8 @@ def short_line(one: Settlement, before: Sequence[Settlement] = ()) -> str:
     took = f"{seconds:.2f}s" if seconds < 1 else f"{seconds:.1f}s"
     cost = f"${format_dollars(one.cost, one.scale)}" if one.priced else "$?"
     words = [str(one.status or 499), one.model or one.operation, one.provider, took]
-    words += [f"{one.input_tokens}+{one.output_tokens}", cost]
+    usage = one.usage
+    words += [f"{usage.input_tokens}+{usage.output_tokens}", cost]
     if one.outcome != "ok":
         words.append(one.outcome)
     if before:
@@ -95,6 +96,7 @@ def log_attempt(one: Settlement, short: ShortLine) -> None:
     """Print one line, with the time at which the attempt ended."""
     if not _log.isEnabledFor(logging.INFO):
         return
+    usage = one.usage
     members: dict[str, object] = {
         "call_id": one.call_id,
         "attempt": one.attempt,
@@ -108,9 +110,9 @@ def log_attempt(one: Settlement, short: ShortLine) -> None:
         "stream": one.stream,
         "duration_ms": round(one.duration_ms),
         "first_byte_ms": None if one.first_byte_ms is None else round(one.first_byte_ms),
-        "input_tokens": one.input_tokens,
-        "cached_input_tokens": one.cached_input_tokens,
-        "output_tokens": one.output_tokens,
+        "input_tokens": usage.input_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "output_tokens": usage.output_tokens,
         "usage": one.state,
         "cost_usd": format_dollars(one.cost, one.scale) if one.priced else None,
         "charged": one.charged,

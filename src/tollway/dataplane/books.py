@@ -25,7 +25,6 @@ from tollway.wire.estimate import output_tokens_estimate
 
 _log = logging.getLogger("tollway.books")
 
-_UNPRICED = Price(input=0, cached_input=0, output=0, scale=PICODOLLARS)
 OK = "ok"
 CLIENT_GONE = "client_gone"
 CLIENT_FAILED = "client_failed"
@@ -63,7 +62,7 @@ _CLIENT_CLOSED = 499  # nginx's status for a client that did not wait
 _LOST = "new calls are refused, as the journal is gone or was cut, and there can be no other one in"
 _NOT_SAVED = "what was in a journal that is gone or was cut cannot be saved yet in"
 
-_NOTHING = Usage(input_tokens=0, output_tokens=0)
+_NOTHING = Usage(input=0, output=0)
 
 
 class Books:
@@ -140,20 +139,21 @@ class Books:
             priced = attempt.upstream.target.price is not None or (no_usage is NoUsage.FREE and not usage.total_tokens)
         elif no_usage is NoUsage.ESTIMATE:
             output_tokens = output_tokens_estimate(content_bytes)
-            usage = Usage(input_tokens=call.prompt_tokens, output_tokens=output_tokens, measured=False)
+            usage = Usage(call.prompt_tokens, output_tokens, measured=False)
             state = "partial" if partial else "estimated"
             priced = attempt.upstream.target.price is not None
         else:
             usage, state, priced = _NOTHING, "none", no_usage is NoUsage.FREE
         now = self._now()
-        call.hold.settle(usage.input_tokens + usage.output_tokens, now)
-        price = attempt.upstream.target.price or _UNPRICED
-        cost = price.cost(usage)
+        call.hold.settle(usage.total_tokens, now)
+        price = attempt.upstream.target.price
+        cost, doubt = (0, usage.doubt) if price is None else price.bill(usage)
+        scale = PICODOLLARS if price is None else price.scale
         cause = request_id = ""
         if outcome != OK:
             cause, request_id = _cause(attempt, outcome, failure)
             self._metrics.ended(_ENDINGS[outcome], answered=True)
-        self._enter(attempt, outcome, state, usage, price, cost, cause, request_id, now, priced=priced)
+        self._enter(attempt, outcome, state, usage, price, cost, doubt, cause, request_id, now, priced=priced)
         provider = attempt.upstream.target.provider.name
         if not priced:
             self._metrics.unpriced(attempt.upstream.target.model, provider)
@@ -164,7 +164,7 @@ class Books:
             now - call.started,
             usage,
             cost,
-            price.scale,
+            scale,
         )
         return cost if priced else None
 
@@ -175,7 +175,7 @@ class Books:
             now = self._now()
             cause, request_id = _cause(attempt, outcome, failure)
             self._enter(
-                attempt, outcome, "none", _NOTHING, _UNPRICED, 0, cause, request_id, now, priced=priced, charged=False
+                attempt, outcome, "none", _NOTHING, None, 0, "", cause, request_id, now, priced=priced, charged=False
             )
 
     def abandon(self, attempt: Attempt) -> None:
@@ -203,8 +203,9 @@ class Books:
         outcome: str,
         state: str,
         usage: Usage,
-        price: Price,
+        price: Price | None,
         cost: int,
+        doubt: str,
         cause: str,
         request_id: str,
         now: float,
@@ -217,35 +218,35 @@ class Books:
         target = attempt.upstream.target
         first_byte_at = attempt.first_byte_at
         record = Settlement(  # by place, which costs a sixth of what keywords cost
-            f"{call.id}-{attempt.number}",
             call.id,
             attempt.number,
             call.grant.id,
             call.asked.model,
             target.provider.name,
             target.upstream_model,
+            call.operation.name,
+            call.asked.stream,
             call.started_unix + attempt.started - call.started,
             (now - attempt.started) * 1000,
             (first_byte_at - attempt.started) * 1000 if first_byte_at else None,
             attempt.status,
             outcome,
-            call.asked.stream,
             state,
-            usage.input_tokens,
-            usage.cached_input_tokens,
-            usage.output_tokens,
-            usage.reasoning_tokens,
+            usage.input,
+            usage.cache_read,
+            usage.output,
+            usage.reasoning,
             cost,
-            price.scale,
+            PICODOLLARS if price is None else price.scale,
             priced,
             charged,
-            price.input,
-            price.cached_input,
-            price.output,
+            0 if price is None else price.id,
             call.snapshot.revision,
             cause,
-            call.operation.name,
             request_id,
+            dict(usage.others) if usage.others else None,
+            usage.service_tier,
+            doubt,
         )
         try:
             self._journal.append(record)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tollway.domain.usage import Usage
+from tollway.domain.usage import Usage, told
 from tollway.providers.usage import InputDetails, OutputDetails, Tokens, read_usage
 from tollway.wire.json import UNREADABLE, Raw, decoder
 
@@ -33,8 +33,7 @@ def read_any_usage(raw: Raw) -> Usage | None:
     into, out = full.input_tokens_details, full.output_tokens_details
     cached = (into.cached_tokens or 0) if into is not None else 0
     reasoning = (out.reasoning_tokens or 0) if out is not None else 0
-    fresh, output = full.input_tokens, full.output_tokens
-    return Usage(fresh, output, min(cached, fresh), min(reasoning, output))
+    return told(full.input_tokens, full.output_tokens, cached, reasoning)
 
 
 def _only_counts(raw: Raw) -> Usage | None:

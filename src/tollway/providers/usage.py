@@ -4,7 +4,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from tollway.domain.usage import Usage
+from tollway.domain.usage import Usage, told
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
 
 MAX_TOKENS = 1_000_000_000
@@ -65,11 +65,9 @@ def read_full(raw: Raw) -> FullCounts | None:
 
 def usage_of(full: FullCounts) -> Usage:
     """The counts; a part is never larger than its whole."""
-    fresh, output = full.prompt_tokens, full.completion_tokens
-    cached = _cached(full) or 0
     details = full.completion_tokens_details
     reasoning = (details.reasoning_tokens or 0) if details is not None else 0
-    return Usage(fresh, output, cached if cached < fresh else fresh, reasoning if reasoning < output else output)
+    return told(full.prompt_tokens, full.completion_tokens, _cached(full) or 0, reasoning)
 
 
 class _InputCount(msgspec.Struct, gc=False):

@@ -8,10 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tollway.accounting.posting import PostingFigures
 from tollway.controlplane.metrics import Exposition, Reports
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.observe.metrics import FAMILIES, Gauges, Metrics, WorkerReport
 
-USAGE = Usage(input_tokens=10, output_tokens=5)
+USAGE = told(input_tokens=10, output_tokens=5)
 
 
 def report(answers: int, pid: int = 1, started: float = 1.0, **gauges: int) -> WorkerReport:

@@ -33,13 +33,13 @@ from tollway.domain.refusals import (
     TooLarge,
     TooManyAtOnce,
 )
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.observe.metrics import FAMILIES, MAX_SERIES, REFUSALS, STATUSES, Gauges, Metrics
 from tollway.routing.retry import Step, decide
 from tollway.wire.openai_errors import to_http
 
 SOURCE = Path(tollway.__file__).parent
-USAGE = Usage(input_tokens=1, output_tokens=1)
+USAGE = told(input_tokens=1, output_tokens=1)
 
 
 def codes_of_bad_requests() -> Iterator[str]:

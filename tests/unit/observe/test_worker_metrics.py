@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.observe import metrics
 from tollway.observe.metrics import DURATION_BUCKETS_S, FAMILIES, Gauges, Labels, Metrics, WorkerReport
 
-USAGE = Usage(input_tokens=10, output_tokens=5, cached_input_tokens=4)
+USAGE = told(input_tokens=10, output_tokens=5, cached_input_tokens=4)
 
 
 def samples(counted: Metrics, gauges: Gauges | None = None) -> dict[str, dict[Labels, list[float]]]:

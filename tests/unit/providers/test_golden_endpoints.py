@@ -12,7 +12,7 @@ from openai.types import Completion, CreateEmbeddingResponse, ModerationCreateRe
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.openai_completions import OpenAICompletions
 from tollway.providers.quirks import Quirks
@@ -69,7 +69,7 @@ def test_an_answer_is_carried_over(dialect: str, operation: str, case: Any) -> N
         return
     assert isinstance(result, ChatResult), result
     assert json.loads(result.body) == case["client"]
-    assert result.usage == (Usage(*case["usage"]) if "usage" in case else None)
+    assert result.usage == (told(*case["usage"]) if "usage" in case else None)
     assert result.content_bytes == case.get("said", 0)
     if dialect == "openai":
         assert (result.body == body) is (case["client"] == case["reply"])

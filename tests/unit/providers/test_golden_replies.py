@@ -8,7 +8,7 @@ from golden import CHAT, call, cases
 from openai.types.chat import ChatCompletion
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.providers.base import ChatResult
 
 
@@ -21,7 +21,7 @@ def test_an_answer_of_mistral_is_translated(case: Any) -> None:
         return
     assert isinstance(result, ChatResult)
     assert json.loads(result.body) == case["client"]
-    assert result.usage == (Usage(*case["usage"]) if "usage" in case else None)
+    assert result.usage == (told(*case["usage"]) if "usage" in case else None)
     assert list(result.warnings) == case.get("warnings", [])
 
 
@@ -38,7 +38,7 @@ def test_what_clients_could_not_take_of_an_answer_is_mended(case: Any) -> None:
     assert isinstance(result, ChatResult)
     assert json.loads(result.body) == case["client"]
     assert result.body != body
-    assert result.usage == (Usage(*case["usage"]) if "usage" in case else None)
+    assert result.usage == (told(*case["usage"]) if "usage" in case else None)
     ChatCompletion.model_validate_json(result.body)
 
 
@@ -59,7 +59,7 @@ def test_an_answer_of_openai_passes_byte_for_byte(choice: bytes, usage: bytes) -
     result = CHAT["openai"].decode(200, {}, body, call({}))
     assert isinstance(result, ChatResult)
     assert result.body == body
-    assert result.usage == (Usage(1, 2) if b"completion" in usage else None)
+    assert result.usage == (told(1, 2) if b"completion" in usage else None)
 
 
 @pytest.mark.parametrize("dialect", CHAT)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from golden import asked, call, sections, streams, with_ids
 
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.providers.base import StreamDecoder
 from tollway.providers.table import adapters
 
@@ -41,7 +41,7 @@ def check(dialect: str, path: Path, pieces: Iterable[bytes]) -> None:
     out, decoder = decode(dialect, OPERATIONS[path.parent.name], case["given"], pieces)
     assert out == with_ids(case["client"])
     usage = case.get("usage")
-    assert decoder.usage == (Usage(*map(int, usage.split())) if usage else None)
+    assert decoder.usage == (told(*map(int, usage.split())) if usage else None)
     assert " ".join(decoder.warnings) == case.get("warnings", "").strip()
     seen = f"{decoder.failure.kind.value}{' started' if decoder.started else ''}" if decoder.failure else ""
     assert seen == case.get("failure", "").strip()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.failures import UpstreamFailure
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.mistral.embeddings import MAX_BYTES, MAX_INPUTS, MistralEmbeddings
 from tollway.providers.openai_endpoints import OpenAIEmbeddings
@@ -67,7 +67,7 @@ def test_what_was_split_is_joined_in_order(count: int) -> None:
     body = json.loads(result.body)
     assert [item["index"] for item in body["data"]] == list(range(count))
     assert [item["embedding"] for item in body["data"]] == [[number] for number in range(count)]
-    assert result.usage == Usage(count, 0)
+    assert result.usage == told(count, 0)
     assert body["usage"] == {"prompt_tokens": count, "total_tokens": count}
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tollway.domain.failures import FailureKind
-from tollway.domain.usage import Usage
+from tollway.domain.usage import told
 from tollway.providers.passage import MAX_CLEANED, MAX_TEXTS, ErrorCleaner, PassageStream, judge
 
 EVENTS = b"text/event-stream"
@@ -63,7 +63,7 @@ def test_what_a_stream_cost_is_known_when_its_last_event_passes() -> None:
     assert stream.feed(CREATED + COMPLETED[:-1]) == CREATED
     assert (stream.started, stream.settled, stream.done) == (True, False, False)
     assert stream.feed(COMPLETED[-1:] + b": x") == COMPLETED
-    assert (stream.settled, stream.done, stream.usage) == (True, True, Usage(3, 4))
+    assert (stream.settled, stream.done, stream.usage) == (True, True, told(3, 4))
     assert (stream.close(), stream.failure) == (b": x", None)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.domain.usage import Usage
+from tollway.domain.usage import Usage, told
 from tollway.providers.usage import MAX_TOKENS, read_usage
 from tollway.wire.json import Raw
 
@@ -16,11 +16,11 @@ def read(**members: object) -> Usage | None:
 
 
 def test_counts_are_believed() -> None:
-    assert read(prompt_tokens=5, completion_tokens=7, total_tokens=99) == Usage(5, 7)
+    assert read(prompt_tokens=5, completion_tokens=7, total_tokens=99) == told(5, 7)
 
 
 def test_zero_stays_zero() -> None:
-    assert read(prompt_tokens=0, completion_tokens=0) == Usage(0, 0)
+    assert read(prompt_tokens=0, completion_tokens=0) == told(0, 0)
 
 
 @pytest.mark.parametrize("lie", [-1, MAX_TOKENS + 1, 10**18, 10**400, 5.0, 5.5, "5", None, True, [], {}])
@@ -47,11 +47,11 @@ def test_a_missing_count_is_none() -> None:
     ],
 )
 def test_cached_tokens_are_read_in_all_spellings(details: dict[str, object]) -> None:
-    assert read(prompt_tokens=5, completion_tokens=7, **details) == Usage(5, 7, 3)
+    assert read(prompt_tokens=5, completion_tokens=7, **details) == told(5, 7, 3)
 
 
 def test_reasoning_is_a_part_of_the_output() -> None:
-    assert read(prompt_tokens=5, completion_tokens=7, completion_tokens_details={"reasoning_tokens": 6}) == Usage(
+    assert read(prompt_tokens=5, completion_tokens=7, completion_tokens_details={"reasoning_tokens": 6}) == told(
         5, 7, 0, 6
     )
 
@@ -63,12 +63,12 @@ def test_a_part_is_never_larger_than_its_whole() -> None:
         prompt_tokens_details={"cached_tokens": 6},
         completion_tokens_details={"reasoning_tokens": 8},
     )
-    assert usage == Usage(5, 7, 5, 7)
+    assert usage == told(5, 7, 5, 7)
 
 
 @pytest.mark.parametrize("details", [3, "x", {"cached_tokens": -1}, {"cached_tokens": 0.5}, {"cached_tokens": "3"}])
 def test_details_that_cannot_be_true_are_left_out(details: object) -> None:
-    assert read(prompt_tokens=5, completion_tokens=7, prompt_tokens_details=details) == Usage(5, 7)
+    assert read(prompt_tokens=5, completion_tokens=7, prompt_tokens_details=details) == told(5, 7)
 
 
 numbers = st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
