@@ -339,7 +339,7 @@ def test_what_a_worker_reports_is_shown(control: ControlPlane) -> None:
 
 
 def spent(key_id: str, attempt_id: str) -> Settlement:
-    return settlement(key_id=key_id, attempt_id=attempt_id, started_unix=time.time(), cost=1_500_000)
+    return settlement(key_id=key_id, call_id=attempt_id, started_unix=time.time(), cost=1_500_000)
 
 
 def test_settlements_are_in_the_ledger_within_two_seconds_and_all_of_them_at_the_end(control: ControlPlane) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.usage import FALLS_BACK, Bucket, Usage
 
-PER_MILLION = 1_000_000
+_PER_MILLION = 1_000_000
 MAX_RATES = 1000
 """Of one price."""
 
@@ -38,7 +38,7 @@ class Rate(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     bucket: Bucket
     usd: Decimal
     """US dollars, zero or more, for ``per`` of them."""
-    per: int = PER_MILLION
+    per: int = _PER_MILLION
     above: int = 0
     """Holds for prompts of more than so many tokens, up to the next such rate."""
     tier: str = ""
@@ -95,6 +95,12 @@ class Price(msgspec.Struct, frozen=True):
     base: _Band
     """The first of the usual ones, and up to which size of the prompt it holds."""
     base_up_to: int
+
+    def __hash__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Price) and self.rates == other.rates
 
     def bill(self, usage: Usage) -> tuple[int, str]:
         """The exact cost, and why it is in doubt, if it is."""

@@ -73,7 +73,7 @@ def test_a_record_can_be_read_as_soon_as_append_returns(journal: Journal, tmp_pa
     [
         {"cost": 10**40, "scale": 35},
         {"cost": -(10**40)},
-        {"input_tokens": 2**63, "output_tokens": 2**64 - 1},
+        {"input": 2**63, "output": 2**64 - 1},
         {"model": "nul \x00, and U+2028 \u2028"},
     ],
 )
@@ -192,7 +192,7 @@ def test_a_full_file_is_left_behind_and_the_next_one_begun(tmp_path: Path) -> No
     assert len(paths) == 3
     assert [is_abandoned(path) for path in paths].count(False) == 1
     found = [r for path in paths for r in read_records(path, 0, abandoned=True).records]
-    assert sorted(r.attempt_id for r in found) == sorted(r.attempt_id for r in records)
+    assert sorted(r.call_id for r in found) == sorted(r.call_id for r in records)
     journal.close()
 
 

@@ -18,6 +18,7 @@ from tollway.observe.log import LogFormat
 from tollway.observe.redact import Redactor
 
 FAILED = settlement(
+    call_id="req_1",
     model="gpt-4o",
     upstream_model="gpt-4o-2024-08-06",
     outcome="client_gone",
@@ -100,11 +101,11 @@ def test_for_a_person_it_is_short(changes: dict[str, object], line: str) -> None
 
 
 def failed(**changes: object) -> Settlement:
-    return settlement(**{"outcome": "server_error", "status": 500, "charged": False, **changes})
+    return settlement(**{"call_id": "req_1", "outcome": "server_error", "status": 500, "charged": False, **changes})
 
 
 def test_for_a_person_a_call_is_one_line_with_the_attempts_that_failed(caplog: pytest.LogCaptureFixture) -> None:
-    last = settlement(attempt=3, provider="mistral")
+    last = settlement(call_id="req_1", attempt=3, provider="mistral")
     records = printed(caplog, [failed(), failed(attempt=2, provider="spare")], [last, settlement(call_id="req_2")])
     lines = [as_text(record) for record in records]
     assert lines[:2] == ["", ""], "what became of the call is not known yet"
@@ -168,7 +169,7 @@ async def test_a_flood_passes_damage_as_well(tmp_path: Path) -> None:
     told = Told(room=1)
     journal = Journal(tmp_path, 1_700_000_000.0)
     for number in range(3):
-        journal.append(settlement(attempt_id=f"a-{number}"))
+        journal.append(settlement(call_id=f"a-{number}"))
     (path,) = tmp_path.glob("*.journal")
     whole = path.read_bytes()
     path.write_bytes(whole + b"junk" + whole + whole[:20])
@@ -198,7 +199,7 @@ class Told(RequestLog):
         return self.most - len(self.ids)
 
     def tell(self, records: Sequence[Settlement]) -> None:
-        self.ids += [record.attempt_id for record in records]
+        self.ids += [record.call_id for record in records]
 
     def leave_out(self, count: int) -> None:
         self.left_out += count
@@ -210,7 +211,7 @@ async def test_each_record_is_handed_on_once_as_it_comes(tmp_path: Path) -> None
     journal = Journal(tmp_path, 1_700_000_000.0)
     await follower.follow()
     for number in (1, 2):
-        journal.append(settlement(attempt_id=f"a-{number}"))
+        journal.append(settlement(call_id=f"a-{number}"))
         await follower.follow()
         await follower.follow()
     assert told.ids == ["a-1", "a-2"]
@@ -218,11 +219,11 @@ async def test_each_record_is_handed_on_once_as_it_comes(tmp_path: Path) -> None
 
 async def test_a_restart_hands_on_what_came_meanwhile_and_nothing_twice(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 1_700_000_000.0)
-    journal.append(settlement(attempt_id="a-1"))
+    journal.append(settlement(call_id="a-1"))
     await JournalFollower(tmp_path, Told()).follow()
-    journal.append(settlement(attempt_id="a-2"))
+    journal.append(settlement(call_id="a-2"))
     other = Journal(tmp_path, 1_700_000_001.0)
-    other.append(settlement(attempt_id="b-1"))
+    other.append(settlement(call_id="b-1"))
     again = Told()
     await JournalFollower(tmp_path, again).follow()
     assert sorted(again.ids) == ["a-2", "b-1"]
@@ -236,9 +237,9 @@ async def test_what_is_left_of_a_journal_is_handed_on_before_it_goes(tmp_path: P
     told = Told()
     follower = JournalFollower(tmp_path, told)
     journal = Journal(tmp_path, 1_700_000_000.0)
-    journal.append(settlement(attempt_id="a-1"))
+    journal.append(settlement(call_id="a-1"))
     await follower.follow()
-    journal.append(settlement(attempt_id="a-2"))
+    journal.append(settlement(call_id="a-2"))
     (path,) = tmp_path.glob("*.journal")
     follower.finish(path)
     path.unlink()
@@ -251,7 +252,7 @@ async def test_a_torn_end_is_awaited_and_a_damaged_piece_passed(tmp_path: Path) 
     told = Told()
     follower = JournalFollower(tmp_path, told)
     journal = Journal(tmp_path, 1_700_000_000.0)
-    journal.append(settlement(attempt_id="a-1"))
+    journal.append(settlement(call_id="a-1"))
     (path,) = tmp_path.glob("*.journal")
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:20])

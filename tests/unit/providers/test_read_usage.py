@@ -80,4 +80,4 @@ def test_whatever_is_believed_adds_up(members: dict[str, object]) -> None:
     usage = read(**members)
     if usage is not None:
         assert 0 <= usage.cached_input_tokens <= usage.input_tokens <= MAX_TOKENS
-        assert 0 <= usage.reasoning_tokens <= usage.output_tokens <= MAX_TOKENS
+        assert 0 <= usage.reasoning <= usage.output_tokens <= MAX_TOKENS

@@ -160,7 +160,7 @@ def test_a_cost_that_the_row_leaves_open_is_the_lists() -> None:
 def test_a_cost_of_any_number_of_decimals_is_exact() -> None:
     price = price_of(model(input_cost=Decimal("0.123456789012345678")))
     assert price is not None
-    assert Decimal(price.input).scaleb(-price.scale) * 1000 == Decimal("0.123456789012345678")
+    assert Decimal(price.base.input).scaleb(-price.scale) * 1000 == Decimal("0.123456789012345678")
 
 
 @given(st.randoms(use_true_random=False))
