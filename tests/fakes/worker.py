@@ -56,7 +56,9 @@ class Worker:
 
 
 @asynccontextmanager
-async def running_worker(folder: Path, provider_url: str, **environment: str) -> AsyncIterator[Worker]:
+async def running_worker(
+    folder: Path, provider_url: str, *, requests_per_minute: int | None = None, **environment: str
+) -> AsyncIterator[Worker]:
     """Serve until the end of the block; :data:`MODEL` is served by ``openai`` at this address."""
     settings = parse({"TOLLWAY_HOME": str(folder), "OPENAI_API_KEY": "sk-openai", **environment})
     assert not isinstance(settings, list), settings
@@ -71,7 +73,7 @@ async def running_worker(folder: Path, provider_url: str, **environment: str) ->
     key = new_virtual_key()
     hashed = KeyHasher(Vault.of(config.encryption_key, None).pepper)(key.encode())
     model = ModelRow(MODEL, "openai", None, (), Decimal(1), Decimal(2), None, None, None, None)
-    keys = dict(grants(KeyRow("key_1", hashed, None, None, None, None, None, None, False), {}))
+    keys = dict(grants(KeyRow("key_1", hashed, None, None, requests_per_minute, None, None, None, False), {}))
     rows = Rows((ProviderRow("openai", "openai", provider_url, None),), (model,))
     snapshot, problems, _ = compile_snapshot(1, keys, rows)
     assert not problems
