@@ -127,9 +127,9 @@ def test_models_are_listed_with_prices_and_fallbacks(tollway: Commands, postgres
 
 
 ENTRY = """
-INSERT INTO tollway.ledger (attempt_id, key_id, call_id, attempt, model, provider, started_at, outcome, state,
+INSERT INTO tollway.ledger (call_id, key_id, model, provider, started_at, outcome, state,
     input_tokens, output_tokens, cost, charged, priced)
-VALUES ('{0}', '{1}', '{0}', 1, '{2}', '{3}', '{4}', 'ok', 'exact', 10, 5, {5}, {6}, {7})
+VALUES ('{0}', '{1}', '{2}', '{3}', '{4}', 'ok', 'exact', 10, 5, {5}, {6}, {7})
 """
 
 

@@ -322,7 +322,7 @@ async def test_however_calls_end_each_attempt_is_in_the_books_once(tenant: Tenan
     await tenant.openai.hang_ups.reaches(3)
     rows = await tenant.ledger(7)
     assert len(tenant.openai.requests) + len(tenant.mistral.requests) == 7
-    assert len({row["attempt_id"] for row in rows}) == 7
+    assert len({(row["call_id"], row["attempt"]) for row in rows}) == 7
     outcomes = sorted((row["outcome"], row["charged"]) for row in rows)
     assert outcomes == [
         ("client_gone", True),

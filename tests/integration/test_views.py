@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import asyncpg
@@ -148,6 +149,9 @@ async def test_a_deleted_user_is_gone_but_not_forgotten(postgres_url: str) -> No
         "UPDATE tollway.ledger SET cost = 0",
         "DELETE FROM tollway.ledger",
         "TRUNCATE tollway.ledger",
+        "UPDATE tollway.ledger_default SET cost = 0",
+        "DELETE FROM tollway.ledger_default",
+        f"SELECT tollway.ledger_partition(CURRENT_DATE); DELETE FROM tollway.ledger_{datetime.now(UTC):%Y_%m}",
     ],
 )
 async def test_keys_and_entries_are_not_removed(postgres_url: str, statement: str) -> None:

@@ -1,7 +1,7 @@
 """Moves settlements from the journals into PostgreSQL: each once, whatever dies in between.
 
-1. Entries, totals and the file's position change in one transaction. A repeat after a lost answer finds the position
-   moved; a repeat after a restored backup finds the entries there by their attempt id.
+1. Entries, what they add up to and the file's position change in one transaction; the ledger itself adds up. A repeat
+   after a lost answer finds the position moved; one after a restored backup finds the entries there by their names.
 2. A journal is removed only when its writer is gone and all of it is posted.
 3. What cannot be posted (a damaged piece, a value that PostgreSQL refuses) is set aside in a file beside the journal
    before the position passes it, and holds up nothing else.
@@ -12,17 +12,18 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
 
 from tollway.accounting.journal import SUFFIX, Chunk, is_abandoned, read_records
-from tollway.accounting.records import Settlement
-from tollway.domain.money import to_decimal
+from tollway.accounting.ledger_rows import COLUMNS, lines_of, months_of
+from tollway.accounting.records import PriceCard, Record, Settlement
 
 TAIL_INTERVAL_S = 0.25
 """How often the journals are looked at; totals are promised within two seconds."""
@@ -37,64 +38,37 @@ _log = logging.getLogger(__name__)
 
 _POISON = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, OverflowError)
 
-_COLUMNS = (
-    "attempt_id",
-    "call_id",
-    "attempt",
-    "key_id",
-    "model",
-    "provider",
-    "upstream_model",
-    "started_at",
-    "duration_ms",
-    "first_byte_ms",
-    "status",
-    "outcome",
-    "stream",
-    "state",
-    "input_tokens",
-    "cached_input_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "cost",
-    "priced",
-    "charged",
-    "revision",
-    "cause",
-    "operation",
-)
-_LIST = ", ".join(_COLUMNS)
+_LATER = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.InsufficientPrivilegeError)
+"""Why a month's table may have to wait."""
+
+_MAX_SILENCE = "10s"
+"""A poster that is stopped in the middle of a transaction holds up all others for so long at most."""
+
+_MAKE_MONTH = "SELECT tollway.ledger_partition($1)"
+_LIST = ", ".join(COLUMNS)
 _STAGE = "tollway_posting"
 
 _CLAIM = """
-INSERT INTO tollway.journal_positions AS p (file, position) VALUES ($1, 0)
+WITH limits AS (SELECT set_config('idle_in_transaction_session_timeout', $2, true))
+INSERT INTO tollway.journal_positions AS p (file, position) SELECT $1, 0 FROM limits
 ON CONFLICT (file) DO UPDATE SET updated_at = now()
 RETURNING p.position
+"""
+_KEEP_CARDS = """
+INSERT INTO tollway.price_cards (id, rates)
+SELECT id, rates::jsonb FROM unnest($1::bigint[], $2::text[]) AS card (id, rates) ORDER BY id
+ON CONFLICT (id) DO NOTHING
 """
 _CREATE_STAGE = f"""
 CREATE TEMPORARY TABLE IF NOT EXISTS {_STAGE} ON COMMIT DELETE ROWS AS
 SELECT {_LIST} FROM tollway.ledger WITH NO DATA
 """  # noqa: S608 - only constants of this module
-_POST = f"""
-WITH posted AS (
-  INSERT INTO tollway.ledger ({_LIST}) SELECT {_LIST} FROM {_STAGE}
-  ON CONFLICT (attempt_id) DO NOTHING
-  RETURNING key_id, cost, input_tokens, output_tokens, charged
-), added AS (
-  INSERT INTO tollway.key_totals AS t (key_id, total_cost, requests, input_tokens, output_tokens, updated_at)
-  SELECT key_id, sum(cost), count(*), sum(input_tokens), sum(output_tokens), now()
-  FROM posted WHERE charged GROUP BY key_id ORDER BY key_id  -- one order for all posters: no deadlock
-  ON CONFLICT (key_id) DO UPDATE SET
-    total_cost = t.total_cost + excluded.total_cost,
-    requests = t.requests + excluded.requests,
-    input_tokens = t.input_tokens + excluded.input_tokens,
-    output_tokens = t.output_tokens + excluded.output_tokens,
-    updated_at = excluded.updated_at
-)
-SELECT count(*) FROM posted
-"""  # noqa: S608 - only constants of this module
+_POST_STAGED = f"INSERT INTO tollway.ledger ({_LIST}) SELECT {_LIST} FROM {_STAGE} ON CONFLICT DO NOTHING"  # noqa: S608
 _ADVANCE = "UPDATE tollway.journal_positions SET position = $2, updated_at = now() WHERE file = $1"
 _FORGET = "DELETE FROM tollway.journal_positions WHERE file = $1"
+
+
+_Put: TypeAlias = Callable[[asyncpg.Connection, bytes], Awaitable[int]]
 
 
 @dataclass(slots=True)
@@ -123,6 +97,7 @@ class Poster:
         self._pool = pool
         self._directory = directory
         self._positions: dict[str, int] = {}
+        self._months: set[tuple[int, int]] = set()  # that have been asked for
         self._before_removal = before_removal
         """Told of each journal that is done for good, while it is still there."""
         self.figures = PostingFigures()
@@ -184,8 +159,7 @@ class Poster:
 
     async def _post_chunk(self, path: Path, position: int, chunk: Chunk) -> int:
         try:
-            rows = [_row(record) for record in chunk.records]
-            return await self._commit(path, position, rows, chunk.position, chunk.damaged)
+            return await self._commit(path, position, chunk.records, chunk.position, chunk.damaged)
         except _POISON as error:
             if len(chunk.records) > 1:
                 return await self._post_halves(path, position, chunk)
@@ -203,24 +177,68 @@ class Poster:
         return await self._post_chunk(path, middle, second) if reached == middle else reached
 
     async def _commit(
-        self, path: Path, position: int, rows: Sequence[tuple[object, ...]], following: int, aside: Sequence[bytes]
+        self, path: Path, position: int, records: Sequence[Record], following: int, aside: Sequence[bytes]
     ) -> int:
-        """Post the rows and move the position in one transaction; returns where to read on."""
-        async with asyncio.timeout(BATCH_TIMEOUT_S), self._pool.acquire() as connection, connection.transaction():
-            known: int = await connection.fetchval(_CLAIM, path.name)
-            if known != position:
-                return known  # another poster was here, or this one before it was restarted
-            posted = 0
-            if rows:
-                await connection.execute(_CREATE_STAGE)
-                await connection.copy_records_to_table(_STAGE, columns=_COLUMNS, records=rows)
-                posted = await connection.fetchval(_POST)
-            await connection.execute(_ADVANCE, path.name, following)
-            if aside:
-                _set_aside(path.with_suffix(".aside"), aside)
-        self.figures.posted += posted
-        self.figures.set_aside += len(aside)
-        return following
+        """Post the records and move the position in one transaction; returns where to read on."""
+        settlements = [record for record in records if isinstance(record, Settlement)]
+        lines = lines_of(settlements)
+        cards = {record.price_id: record.rates for record in records if isinstance(record, PriceCard)}
+        await self._make_months(settlements)
+
+        async def transaction(put: _Put) -> int:
+            async with asyncio.timeout(BATCH_TIMEOUT_S), self._pool.acquire() as connection, connection.transaction():
+                known: int = await connection.fetchval(_CLAIM, path.name, _MAX_SILENCE)
+                if known != position:
+                    return known  # another poster was here, or this one before it was restarted
+                if cards:
+                    await connection.execute(_KEEP_CARDS, [*cards], [*cards.values()])
+                posted = await put(connection, lines) if lines else 0
+                await connection.execute(_ADVANCE, path.name, following)
+                if aside:
+                    _set_aside(path.with_suffix(".aside"), aside)
+            self.figures.posted += posted
+            self.figures.set_aside += len(aside)
+            return following
+
+        try:
+            return await transaction(_put)
+        except asyncpg.UniqueViolationError:
+            return await transaction(_put_missing)
+
+    async def _make_months(self, settlements: Sequence[Settlement]) -> None:
+        """See to it that the ledger has the tables of their months; without them entries go to its default."""
+        for month in months_of(settlements) - self._months:
+            try:
+                await self._pool.execute(_MAKE_MONTH, date(*month, 1))
+            except _LATER as error:
+                _log.info("the ledger's table for %d-%02d has to wait: %s", *month, error)
+            self._months.add(month)
+
+
+async def _put(connection: asyncpg.Connection, lines: bytes) -> int:
+    """Add entries, of which none may be there."""
+    return _count(await connection.copy_to_table("ledger", schema_name="tollway", **_as_lines(lines)))
+
+
+async def _put_missing(connection: asyncpg.Connection, lines: bytes) -> int:
+    """Add those that are not there yet; it takes twice as long."""
+    await connection.execute(_CREATE_STAGE)
+    await connection.copy_to_table(_STAGE, **_as_lines(lines))
+    return _count(await connection.execute(_POST_STAGED))
+
+
+def _as_lines(lines: bytes) -> dict[str, Any]:
+    """The driver's arguments for a COPY of them."""
+
+    async def source() -> AsyncIterator[bytes]:
+        yield lines
+
+    return {"source": source(), "columns": COLUMNS, "format": "text", "null": ""}
+
+
+def _count(status: str) -> int:
+    """How many rows a command wrote, by what the server says of it: ``COPY 7``, ``INSERT 0 7``."""
+    return int(status.rpartition(" ")[2])
 
 
 def _why(error: Exception) -> str:
@@ -246,40 +264,3 @@ def _set_aside(beside: Path, pieces: Sequence[bytes]) -> None:
     _log.error(
         "%d pieces of a journal (%d bytes) cannot be posted, they are set aside in %s", len(pieces), size, beside
     )
-
-
-def _row(record: Settlement) -> tuple[object, ...]:
-    """A row in the order of the columns. Raises ValueError, OverflowError or OSError for a time that is none."""
-    scale = record.scale
-    usage = record.usage
-    return (
-        _text(f"{record.call_id}-{record.attempt}"),
-        _text(record.call_id),
-        record.attempt,
-        _text(record.key_id),
-        _text(record.model),
-        _text(record.provider),
-        _text(record.upstream_model),
-        datetime.fromtimestamp(record.started_unix, UTC),
-        round(record.duration_ms),
-        None if record.first_byte_ms is None else round(record.first_byte_ms),
-        record.status,
-        _text(record.outcome),
-        record.stream,
-        _text(record.state),
-        usage.input_tokens,
-        usage.cached_input_tokens,
-        usage.output_tokens,
-        record.reasoning,
-        to_decimal(record.cost, scale),
-        record.priced,
-        record.charged,
-        record.revision,
-        _text(record.cause),
-        _text(record.operation),
-    )
-
-
-def _text(text: str) -> str:
-    """PostgreSQL's text holds everything but NUL."""
-    return text.replace("\0", "\ufffd") if "\0" in text else text

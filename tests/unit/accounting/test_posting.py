@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from fakes.settlements import settlement
 from tollway.accounting import posting as module
 from tollway.accounting.journal import Journal
 from tollway.accounting.posting import Poster
+from tollway.accounting.records import PriceCard
 
 
 @dataclass
@@ -32,8 +35,8 @@ class Books:
         return Journal(self.directory, 1_700_000_000.0)
 
     async def attempts(self) -> list[str]:
-        rows = await self.pool.fetch("SELECT attempt_id FROM tollway.ledger ORDER BY attempt_id")
-        return [row["attempt_id"] for row in rows]
+        rows = await self.pool.fetch("SELECT call_id FROM tollway.ledger ORDER BY call_id")
+        return [row["call_id"] for row in rows]
 
     async def total(self, key_id: str = "key_1") -> tuple[Decimal, int, int, int] | None:
         row = await self.pool.fetchrow(
@@ -78,16 +81,17 @@ async def test_an_entry_holds_what_the_record_said_exactly(postgres_url: str, tm
         journal.append(record)
         await it.poster.post()
         row = await it.pool.fetchrow("SELECT * FROM tollway.ledger")
-        assert row["attempt_id"] == record.attempt_id and row["kind"] == "call"
+        assert row["kind"] == "call" and row["others"] is None and row["upstream_model"] is None
         assert str(row["cost"]) == "0.000010000000000000000000000000000000000000001"
         assert row["started_at"].timestamp() == record.started_unix
         assert (row["duration_ms"], row["first_byte_ms"]) == (812, 100)
-        for name in ("call_id", "attempt", "key_id", "model", "provider", "upstream_model", "status", "outcome"):
+        for name in ("call_id", "attempt", "key_id", "model", "provider", "operation", "status", "outcome", "price_id"):
             assert row[name] == getattr(record, name)
-        for name in ("stream", "state", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens"):
+        for name in ("stream", "state", "priced", "charged", "revision", "cause"):
             assert row[name] == getattr(record, name)
-        for name in ("priced", "charged", "revision", "cause"):
-            assert row[name] == getattr(record, name)
+        for name in ("input_tokens", "cached_input_tokens", "output_tokens"):
+            assert row[name] == getattr(record.usage, name)
+        assert row["reasoning_tokens"] == record.reasoning
         journal.close()
 
 
@@ -107,14 +111,74 @@ async def test_totals_are_the_sum_of_what_reached_the_clients(postgres_url: str,
         journal.close()
 
 
-async def test_the_prices_of_an_unpriced_entry_are_unknown_not_zero(postgres_url: str, tmp_path: Path) -> None:
+async def test_rare_kinds_of_tokens_are_kept_and_are_in_the_sums(postgres_url: str, tmp_path: Path) -> None:
     async with books(postgres_url, tmp_path) as it:
         journal = it.journal()
-        journal.append(settlement(priced=False, cost=0))
-        journal.append(settlement(priced=True, cost=0))
+        journal.append(
+            settlement(others={"cache_write": 1000, "images": 3}, service_tier="flex", doubt="zeros", price_id=0)
+        )
         await it.poster.post()
-        rows = await it.pool.fetch("SELECT priced, price_input FROM tollway.ledger ORDER BY attempt_id")
-        assert [tuple(row) for row in rows] == [(False, None), (True, Decimal(0))]
+        row = await it.pool.fetchrow("SELECT * FROM tollway.ledger")
+        assert row["others"] == '{"images": 3, "cache_write": 1000}'
+        assert (row["input_tokens"], row["service_tier"], row["doubt"], row["price_id"]) == (
+            1100,
+            "flex",
+            "zeros",
+            None,
+        )
+        journal.close()
+
+
+async def test_a_price_card_is_kept_with_the_first_entry_that_names_it(postgres_url: str, tmp_path: Path) -> None:
+    async with books(postgres_url, tmp_path) as it:
+        card = PriceCard(7, '[{"bucket": "input", "usd": "1"}]')
+        position = 0
+        for cards in ([card], [card, PriceCard(8, "[]")]):
+            position = await it.poster._commit(tmp_path / "a.journal", position, cards, position + 1, [])
+        rows = await it.pool.fetch("SELECT * FROM tollway.price_cards ORDER BY id")
+        assert [tuple(row) for row in rows] == [(7, '[{"usd": "1", "bucket": "input"}]'), (8, "[]")]
+
+
+async def test_entries_lie_in_the_table_of_their_month_and_those_of_odd_clocks_in_the_default(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    async with books(postgres_url, tmp_path) as it:
+        journal, now = it.journal(), datetime.now(UTC)
+        moments = [0.0, now.timestamp(), (now - timedelta(days=40)).timestamp(), 4_102_444_800.0]
+        for number, moment in enumerate(moments):
+            journal.append(settlement(started_unix=moment, call_id=f"req_{number}"))
+        await it.poster.post()
+        lies_in = "SELECT relname FROM tollway.ledger l JOIN pg_class c ON c.oid = l.tableoid ORDER BY call_id"
+        rows = await it.pool.fetch(lies_in)
+        months = [f"ledger_{day:%Y_%m}" for day in (now, now - timedelta(days=40))]
+        assert [row["relname"] for row in rows] == ["ledger_default", *months, "ledger_default"]
+        journal.close()
+
+
+async def test_posters_that_need_the_same_new_month_make_it_once(postgres_url: str, tmp_path: Path) -> None:
+    async with books(postgres_url, tmp_path) as it:
+        journals = [it.journal() for _ in range(4)]
+        for journal in journals:
+            journal.append(settlement(started_unix=time.time()))
+            journal.close()
+        await asyncio.gather(*(it.restarted().poster.post() for _ in range(4)))
+        assert len(await it.attempts()) == 4
+        assert await it.pool.fetchval("SELECT count(*) FROM tollway.ledger_months") == 1
+
+
+async def test_a_month_that_cannot_be_made_now_gets_its_entries_later(postgres_url: str, tmp_path: Path) -> None:
+    async with books(postgres_url, tmp_path) as it, connected(postgres_url) as reader:
+        await it.pool.execute("ALTER FUNCTION tollway.ledger_partition SET lock_timeout = '1ms'")
+        journal = it.journal()
+        journal.append(settlement(started_unix=time.time()))
+        async with reader.transaction():
+            await reader.execute("SELECT FROM tollway.ledger_default")
+            await it.poster.post()
+        where = "SELECT relname FROM tollway.ledger l JOIN pg_class c ON c.oid = l.tableoid"
+        assert await it.pool.fetchval(where) == "ledger_default"
+        await it.restarted().poster._make_months([settlement(started_unix=time.time())])
+        assert await it.pool.fetchval(where) == f"ledger_{datetime.now(UTC):%Y_%m}"
+        assert (await it.total() or ())[1] == 1
         journal.close()
 
 
@@ -127,7 +191,7 @@ async def test_an_attempt_that_is_journalled_twice_counts_once(postgres_url: str
         await it.poster.post()
         journal.append(twice)
         await it.poster.post()
-        assert await it.attempts() == [twice.attempt_id]
+        assert await it.attempts() == [twice.call_id]
         assert await it.total() == (Decimal("0.000000000007"), 1, 100, 50)
         journal.close()
         other.close()
@@ -145,7 +209,7 @@ async def test_a_restarted_poster_goes_on_where_the_last_one_was(postgres_url: s
         again = it.restarted()
         await again.poster.post()
         assert again.poster.figures.posted == 3
-        assert await it.attempts() == [record.attempt_id for record in records]
+        assert await it.attempts() == [record.call_id for record in records]
         journal.close()
 
 
@@ -197,7 +261,7 @@ async def test_posters_at_work_on_the_same_journals_post_each_entry_once(postgre
                 await asyncio.gather(*(poster.post() for poster in posters))
         await asyncio.gather(*(poster.post() for poster in posters))
         await it.poster.post()
-        assert await it.attempts() == [record.attempt_id for record in records]
+        assert await it.attempts() == [record.call_id for record in records]
         assert await it.total() == (Decimal("0.0000000003"), 300, 30_000, 15_000)
         for journal in journals:
             journal.close()
@@ -214,13 +278,14 @@ async def test_a_database_that_was_restored_from_a_backup_gets_its_entries_again
         position = await it.pool.fetchval("SELECT position FROM tollway.journal_positions")
         journal.append(second)
         await it.poster.post()
-        await it.pool.execute("ALTER TABLE tollway.ledger DISABLE TRIGGER ALL")
-        await it.pool.execute("DELETE FROM tollway.ledger WHERE attempt_id = $1", second.attempt_id)
-        await it.pool.execute("UPDATE tollway.key_totals SET total_cost = 1e-12, requests = 1")
+        async with it.pool.acquire() as psql, psql.transaction():
+            await psql.execute("SET LOCAL session_replication_role = replica")
+            await psql.execute("DELETE FROM tollway.ledger WHERE call_id = $1", second.call_id)
+            await psql.execute("UPDATE tollway.key_totals SET total_cost = 1e-12, requests = 1")
         await it.pool.execute("UPDATE tollway.journal_positions SET position = $1", position)
         journal.append(third)
         await it.poster.post()
-        assert await it.attempts() == [first.attempt_id, second.attempt_id, third.attempt_id]
+        assert await it.attempts() == [first.call_id, second.call_id, third.call_id]
         total = await it.total()
         assert total is not None and total[:2] == (Decimal("0.000000000111"), 3)
         journal.close()
@@ -236,13 +301,13 @@ async def test_a_dead_workers_journal_is_posted_and_removed_a_living_ones_is_kep
         living.append(records[1])
         dead.close()
         await it.poster.post()
-        assert await it.attempts() == [record.attempt_id for record in records]
+        assert await it.attempts() == [record.call_id for record in records]
         assert len(list(tmp_path.iterdir())) == 1
         assert await it.pool.fetchval("SELECT count(*) FROM tollway.journal_positions") == 1
         living.append(later := settlement())
         living.close()
         await it.poster.post()
-        assert later.attempt_id in await it.attempts()
+        assert later.call_id in await it.attempts()
         assert list(tmp_path.iterdir()) == []
         assert await it.pool.fetchval("SELECT count(*) FROM tollway.journal_positions") == 0
 
@@ -261,7 +326,7 @@ async def test_the_torn_end_of_a_dead_workers_journal_is_set_aside(
         assert it.poster.figures.set_aside == 0  # its writer lives: it may be in the middle of it
         journal.close()
         await it.poster.post()
-        assert await it.attempts() == [whole.attempt_id]
+        assert await it.attempts() == [whole.call_id]
         (aside,) = tmp_path.iterdir()
         assert aside.suffix == ".aside" and torn.endswith(aside.read_bytes()[:-1])
         assert it.poster.figures.set_aside == 1
@@ -270,7 +335,7 @@ async def test_the_torn_end_of_a_dead_workers_journal_is_set_aside(
 
 @pytest.mark.parametrize(
     "poison",
-    [{"started_unix": float("nan")}, {"started_unix": 1e20}, {"input_tokens": 2**63}, {"status": 2**40},
+    [{"started_unix": float("nan")}, {"started_unix": 1e20}, {"input": 2**63}, {"status": 2**40},
      {"cost": 10**60, "scale": 12}, {"duration_ms": float("inf")}],
 )  # fmt: skip
 async def test_poison_is_set_aside_and_holds_up_nothing(
@@ -283,10 +348,10 @@ async def test_poison_is_set_aside_and_holds_up_nothing(
         for record in [*records[:13], bad, *records[13:]]:
             journal.append(record)
         await it.poster.post()
-        assert await it.attempts() == [record.attempt_id for record in records]
+        assert await it.attempts() == [record.call_id for record in records]
         assert await it.total() == (Decimal("0.00000000002"), 20, 2000, 1000)
         (aside,) = tmp_path.glob("*.aside")
-        assert bad.attempt_id in aside.read_text()
+        assert bad.call_id in aside.read_text()
         assert it.poster.figures.set_aside == 1
         await it.restarted().poster.post()
         assert len(await it.attempts()) == 20
@@ -335,7 +400,7 @@ async def test_a_batch_of_nothing_but_poison_is_passed(postgres_url: str, tmp_pa
         await it.poster.post()
         journal.append(good := settlement())
         await it.poster.post()
-        assert await it.attempts() == [good.attempt_id] and it.poster.figures.set_aside == 5
+        assert await it.attempts() == [good.call_id] and it.poster.figures.set_aside == 5
         journal.close()
 
 
@@ -372,7 +437,7 @@ async def test_while_postgresql_is_away_everything_waits_and_is_posted_when_it_i
         await server.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
         await until(lambda: it.poster.figures.posted == 10 and not it.poster.figures.away)
         assert it.poster.figures.behind_bytes == 0
-        assert await it.attempts() == [record.attempt_id for record in records]
+        assert await it.attempts() == [record.call_id for record in records]
         said = [record.getMessage() for record in caplog.records if record.name == module.__name__]
         assert [text.split(",")[0] for text in said] == [
             "settlements wait in their journals",
@@ -401,7 +466,7 @@ async def test_records_that_come_while_posting_are_all_posted(postgres_url: str,
             await it.poster.post()
         journal.close()
         await it.poster.post()
-        assert await it.attempts() == [record.attempt_id for record in records]
+        assert await it.attempts() == [record.call_id for record in records]
         assert it.poster.figures.set_aside == 0 and list(tmp_path.iterdir()) == []
         assert await it.total() == (Decimal("0.000000005"), 5_000, 500_000, 250_000)
 
@@ -417,7 +482,7 @@ async def test_who_asked_is_told_of_a_journal_while_it_is_still_there(postgres_u
     async with asyncpg.create_pool(postgres_url, min_size=1, max_size=2) as pool:
         poster = Poster(pool, tmp_path, lambda path: told.append((path.name, path.exists())))
         journal = Journal(tmp_path, 1_700_000_000.0)
-        journal.append(settlement(attempt_id="a-1"))
+        journal.append(settlement(call_id="a-1"))
         await poster.post()
         assert told == []
         (path,) = tmp_path.glob("*.journal")
