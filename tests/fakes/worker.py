@@ -5,7 +5,7 @@ For what can only be seen from within: what is left in memory, which tasks run. 
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fakes.client import Client
-from tollway.accounting.journal import Journal
+from fakes.upstream import PATIENCE_S
+from tollway.accounting.journal import Journal, read_records
+from tollway.accounting.records import Settlement
 from tollway.admission.authenticate import KeyHasher
 from tollway.dataplane import machine, worker
 from tollway.dataplane.routes import Router
@@ -53,13 +55,42 @@ class Worker:
     world: World
     key: str
     client: Client
+    journals: Path
+
+    async def settlements(self, number: int) -> list[Settlement]:
+        """What the books have, when it is so much."""
+        found: list[Settlement] = []
+
+        def are_there() -> bool:
+            chunks = [read_records(path, 0, abandoned=False) for path in sorted(self.journals.iterdir())]
+            found[:] = [record for chunk in chunks for record in chunk.records]
+            return len(found) >= number
+
+        await until(are_there)
+        assert len(found) == number
+        return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in this process."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
 async def running_worker(
-    folder: Path, provider_url: str, *, requests_per_minute: int | None = None, **environment: str
+    folder: Path,
+    provider_url: str,
+    row: Mapping[str, object] | None = None,
+    *,
+    requests_per_minute: int | None = None,
+    **environment: str,
 ) -> AsyncIterator[Worker]:
-    """Serve until the end of the block; :data:`MODEL` is served by ``openai`` at this address."""
+    """Serve until the end of the block; :data:`MODEL` is served by ``openai`` at this address.
+
+    ``row``: columns of the model's row that are not as usual.
+    """
     settings = parse({"TOLLWAY_HOME": str(folder), "OPENAI_API_KEY": "sk-openai", **environment})
     assert not isinstance(settings, list), settings
     config = ChildConfig(
@@ -74,7 +105,7 @@ async def running_worker(
     hashed = KeyHasher(Vault.of(config.encryption_key, None).pepper)(key.encode())
     model = ModelRow(MODEL, "openai", None, (), Decimal(1), Decimal(2), None, None, None, None)
     keys = dict(grants(KeyRow("key_1", hashed, None, None, requests_per_minute, None, None, None, False), {}))
-    rows = Rows((ProviderRow("openai", "openai", provider_url, None),), (model,))
+    rows = Rows((ProviderRow("openai", "openai", provider_url, None),), (model._replace(**row or {}),))
     snapshot, problems, _ = compile_snapshot(1, keys, rows)
     assert not problems
     room = machine.connections(machine.files(), ServerLimits())
@@ -90,7 +121,7 @@ async def running_worker(
     listening = socket.create_server(("127.0.0.1", 0))
     await world.server.start(listening)
     try:
-        yield Worker(world, key, Client(world.server.port))
+        yield Worker(world, key, Client(world.server.port), config.journals)
     finally:
         await world.server.drain(0)
         client.close()

@@ -2,8 +2,8 @@
 
 1. Every attempt that was sent gets exactly one entry, whatever way it ends.
 2. The entry is in the journal before the answer's last byte is handed to the client's connection.
-3. A key pays for what reached its client, and for what was produced until its client hung up; the rest is entered
-   uncharged.
+3. A key pays for what reached its client, and for what was produced until its client hung up, or was read on for it
+   then; the rest is entered uncharged.
 4. What the provider did not count is estimated, and the entry says so.
 """
 
@@ -128,17 +128,20 @@ class Books:
         """Enter an attempt that the key pays for; the cost in units of its price, None where nobody can tell it.
 
         ``content_bytes`` of generated text stand in for a missing ``usage`` where that makes sense. ``failure`` is why
-        the provider ended it early. Only the first call counts.
+        the provider ended it early. What ended well after its client had hung up is entered as that. Only the first
+        call counts.
         """
         if attempt.entered:
             return None
         call = attempt.call
+        if outcome == OK and call.request.closed:
+            outcome, partial = CLIENT_GONE, usage is None
         no_usage = call.operation.no_usage
         state = "partial" if partial else "exact"
         if usage is not None:
             priced = attempt.upstream.target.price is not None or (no_usage is NoUsage.FREE and not usage.total_tokens)
         elif no_usage is NoUsage.ESTIMATE:
-            output_tokens = output_tokens_estimate(content_bytes)
+            output_tokens = _output_tokens(attempt, outcome, content_bytes)
             usage = Usage(call.prompt_tokens, output_tokens, measured=False)
             state = "partial" if partial else "estimated"
             priced = attempt.upstream.target.price is not None
@@ -181,7 +184,8 @@ class Books:
     def abandon(self, attempt: Attempt) -> None:
         """Enter an attempt that was cancelled before anything of it reached the client.
 
-        A client that hangs up while a provider works for it pays for its prompt, by estimate: it has been sent.
+        A client that hangs up while a provider works for it pays for its prompt, by estimate: it has been sent. Once
+        the provider's answer has begun, it also pays for an output (:func:`_output_tokens`).
         """
         cut, answer = attempt.call.cut, attempt.answer
         if answer is not None:
@@ -253,6 +257,17 @@ class Books:
         except JournalFull:
             _log.error("the disk takes no more: settlements wait in memory, and new calls are refused")
         self._metrics.attempt(target.provider.name, outcome)
+
+
+def _output_tokens(attempt: Attempt, outcome: str, content_bytes: int) -> int:
+    """An estimate of what a provider produced without counting it.
+
+    By the text that came. Where a client hung up on an answer that had begun and had shown nothing, the model may have
+    thought unseen for any time: then what the call had reserved.
+    """
+    if outcome == CLIENT_GONE and not content_bytes and attempt.status:
+        return attempt.call.output_tokens
+    return output_tokens_estimate(content_bytes)
 
 
 def _cause(attempt: Attempt, outcome: str, failure: UpstreamFailure | None) -> tuple[str, str]:

@@ -71,6 +71,7 @@ class Call:
         "id",
         "large",
         "operation",
+        "output_tokens",
         "prompt_tokens",
         "request",
         "snapshot",
@@ -88,6 +89,8 @@ class Call:
     """What it has taken from its key's limits."""
     prompt_tokens: int
     """As estimated at admission."""
+    output_tokens: int
+    """As reserved at admission: what all choices may have, or are assumed to have."""
 
     def __init__(
         self,
@@ -168,3 +171,9 @@ class Attempt:
     def note_sent(self, answer: Answer) -> None:
         """The request has been handed to a connection."""
         self.answer = answer
+        if self.upstream.target.drain:
+            self.call.request.on_gone = _read_on
+
+
+def _read_on() -> None:
+    """The client has gone, and the answer is read all the same."""

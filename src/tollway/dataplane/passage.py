@@ -237,6 +237,10 @@ class PassageRelay(Relay):
         if self._decoder.is_events:
             super().keep_alive(now, after_s)
 
+    @property
+    def _all_said(self) -> bool:
+        return self._decoder.all_said
+
     def _feed(self, piece: bytes) -> bool:
         if len(piece) > AT_ONCE_BYTES and self._decoder.is_events:
             return self._put_off(piece)

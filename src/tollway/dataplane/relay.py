@@ -4,6 +4,8 @@
 2. The terminal event goes out only after the attempt is settled.
 3. A stream that did not end well ends with a typed error event and without ``[DONE]``.
 4. Whoever ends it, it is settled exactly once: the books see to that.
+5. A client that hangs up ends it, unless its model's row says otherwise or nothing is missing any more but what the
+   answer used: then it is read on, for nobody. What is read for nobody is kept nowhere.
 """
 
 import asyncio
@@ -22,6 +24,12 @@ from tollway.wire.sse import EVENT_ENDS
 
 _LAST_CHUNK_S = 0.1
 """After ``[DONE]``: how long the end of the provider's body is awaited, which saves a connection."""
+
+USAGE_S = 1.0
+"""How long the usage is awaited for a client that has hung up when all was said: providers send it at once."""
+
+USAGE_BYTES = 4 * 1024 * 1024
+"""How much is read for it. The last event of a response repeats the whole answer and what was asked."""
 
 _CUTS = {
     Cut.REVOKED: UpstreamFailure(FailureKind.REQUEST, "The API key has been revoked.", code="revoked_api_key"),
@@ -43,6 +51,7 @@ class Relay:
         "_response",
         "_stream",
         "_unfinished",
+        "_unheard",
         "_world",
     )
 
@@ -55,12 +64,14 @@ class Relay:
         self._response = response
         self._last = self._quiet_last = b""
         self._unfinished = 0  # bytes of an event that has begun and goes out when it is whole
+        self._unheard = False  # the client has hung up, and only the usage is awaited
         now = attempt.first_byte_at = self._quiet_since = world.now()
         target = attempt.upstream.target
         world.metrics.first_byte(target.model, target.provider.name, now - attempt.started)
         self._stream = attempt.call.request.start(response.status, head)
         self._stream.on_pause = response.pause
         self._stream.on_resume = response.resume
+        attempt.call.request.on_gone = self._client_gone
         if self._stream.paused:  # the head alone was too much for the client
             response.pause()
 
@@ -73,7 +84,7 @@ class Relay:
             self._send(held)
             self._response.keeps(0)
             while True:
-                self._response.attach(self._feed)
+                self._response.attach(self._feed_unheard if self._unheard else self._feed)
                 await self._response.finished()
                 if not self._response.detached:
                     break
@@ -96,6 +107,7 @@ class Relay:
             raise
         finally:
             self._world.relays.discard(self)
+            call.request.on_gone = None
         self._end(None if decoder.done else failure)
 
     def keep_alive(self, now: float, after_s: float) -> None:
@@ -115,6 +127,8 @@ class Relay:
         elif call.cut is not None:
             self._charge(call.cut.value)
             self._tell(failure)
+        elif self._unheard:
+            self._charge(CLIENT_GONE)  # a provider that tells no usage, or not so soon, has not failed
         else:
             failure = fit_to_tell(failure, attempt)
             world.health.failed(target, call.grant, failure, now)
@@ -125,6 +139,39 @@ class Relay:
     def _tell(self, failure: UpstreamFailure) -> None:
         """Say why the answer ends here."""
         self._stream.write(error_event(failure))
+
+    # A client that hangs up.
+
+    def _client_gone(self) -> None:
+        """Give the provider's answer up, or read on; from now on what is written goes nowhere."""
+        response, drain = self._response, self._attempt.upstream.target.drain
+        if self._attempt.entered or not (drain or self._all_said):
+            self._give_up()
+            return
+        if not drain:
+            self._unheard = True
+            response.deadline = min(response.deadline, self._world.now() + USAGE_S)
+            response.max_body = min(response.max_body, response.received + USAGE_BYTES)
+            if response.sink is not None:
+                response.attach(self._feed_unheard)
+        response.resume()
+
+    @property
+    def _all_said(self) -> bool:
+        """Whether nothing is missing but what the answer used."""
+        return self._decoder.finished
+
+    def _feed_unheard(self, piece: bytes) -> bool:
+        """The next piece while only the usage is awaited. A model that says more after all is not listened to."""
+        said_something = self._feed(piece)
+        if not (self._all_said or self._attempt.entered):
+            self._give_up()
+        return said_something
+
+    def _give_up(self) -> None:
+        self._world.calls[self._attempt.call].cancel()
+
+    # Pieces of the provider's answer.
 
     def _feed(self, piece: bytes) -> bool:
         """The next piece of the provider's answer, straight from its connection; whether there was anything in it."""

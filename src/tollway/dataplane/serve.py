@@ -151,12 +151,14 @@ def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refus
         asked = with_wishes(asked, call, targets[0])
     prompt_tokens = prompt_tokens_estimate(asked.prompt_bytes)
     cap = world.settings.assumed_output_tokens if asked.max_output_tokens is None else asked.max_output_tokens
-    tokens = prompt_tokens + cap * asked.n
-    hold = world.allowances.admit(grant.id, grant.requests_per_minute, grant.tokens_per_minute, tokens, call.started)
+    output_tokens = cap * asked.n
+    hold = world.allowances.admit(
+        grant.id, grant.requests_per_minute, grant.tokens_per_minute, prompt_tokens + output_tokens, call.started
+    )
     if isinstance(hold, TooFast | TooLarge):
         return hold
     call.operation, call.asked, call.targets = operation, asked, targets
-    call.hold, call.prompt_tokens = hold, prompt_tokens
+    call.hold, call.prompt_tokens, call.output_tokens = hold, prompt_tokens, output_tokens
     return None
 
 
@@ -211,6 +213,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
             outcome = await attempt_once(world, attempt)
             if outcome is None:
                 return None
+            call.request.on_gone = None
             failure = fit_to_tell(outcome, attempt)
             world.health.failed(target, call.grant, failure, world.now())
             world.books.waive(attempt, failure.kind.value, failure)
@@ -221,7 +224,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
         if decide(failure) is Step.RETURN:
             return ClientFault(failure, operation.as_is)
         failures.append((target, failure))
-        if call.spent or world.now() >= deadline:
+        if call.spent or call.request.closed or world.now() >= deadline:
             break
     if failures and all(failure.kind is FailureKind.UNSUPPORTED for _, failure in failures):
         return ClientFault(failures[0][1])

@@ -40,7 +40,7 @@ class Line(Protocol):
 class Answer(Struct, eq=False):
     """What is known of an answer, and the times that the sweeper judges (in seconds).
 
-    ``deadline`` (loop time) may be moved while the answer runs.
+    ``deadline`` (loop time) and ``max_body`` may be moved while the answer runs.
     """
 
     is_head: bool

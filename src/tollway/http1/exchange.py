@@ -201,6 +201,7 @@ class Request:
         "lines",
         "method",
         "minor",
+        "on_gone",
         "path",
         "query",
         "state",
@@ -222,6 +223,8 @@ class Request:
         """What the body counts in the budget, if it is large and there."""
         self.upload = upload
         self.closed = False
+        self.on_gone: Callable[[], None] | None = None
+        """Called when the client goes, in place of cancelling the handler; must not raise."""
         self.state = OPEN
         self._connection = connection
 

@@ -2,7 +2,8 @@
 
 1. A request's handler runs as one task from the moment its head is complete. The next request of the connection begins
    when that task has ended and the client has taken what was written before.
-2. A client that closes, even only its sending side, is gone: the handler is cancelled unless it has answered already.
+2. A client that closes, even only its sending side, is gone: the handler is cancelled unless it has answered already,
+   or wants to be told (``on_gone``). The connection counts until the handler has ended.
 3. Every state has a deadline except "the handler is at work"; the server's sweep enforces them.
 4. Nothing that a peer sends raises out of a callback: it becomes an answer, or the end of the connection.
 """
@@ -425,7 +426,10 @@ class Connection(asyncio.Protocol):
             self.stream.lose()
             self.stream = None
         if request.state != ANSWERED and self._task is not None:
-            self._task.cancel()
+            if request.on_gone is None:
+                self._task.cancel()
+            else:
+                request.on_gone()
         if request.upload is not None and request.upload.waiter is not None:
             request.upload.waiter.cancel()
 

@@ -70,6 +70,7 @@ class PassageStream:
         "_metered",
         "_watch",
         "_whole",
+        "all_said",
         "content_bytes",
         "done",
         "failure",
@@ -106,6 +107,8 @@ class PassageStream:
         self.warnings: tuple[str, ...] = ()
         self.finished = self.done = False
         self.content_bytes = 0
+        self.all_said = False
+        """The last event has ended what the model said: as far as anybody can tell, only the answer's end is missing."""
         self.settled = False
         """What it cost is known, as far as it ever will be: before the piece goes out that said so."""
 
@@ -137,6 +140,7 @@ class PassageStream:
     def _look(self) -> None:
         seen = self._watch
         self.started = seen.begun
+        self.all_said = seen.all_said
         self.content_bytes = seen.text_bytes
         if seen.usage is not None and self._metered:
             self.usage = read_any_usage(seen.usage) or self.usage

@@ -31,6 +31,7 @@ NO_MODEL = ""
 _NAME = re.compile(r"[!-~]{1,200}")
 _VERSION = re.compile(r"[!-~]{0,100}")
 _HASH_BYTES = 32
+_ON_DISCONNECT = frozenset({"cancel", "drain"})
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 """The provider keys of a virtual key that has none; one object for all of them."""
@@ -67,6 +68,8 @@ class Target(msgspec.Struct, frozen=True, cache_hash=True):
     """What a provider cannot carry is refused, rather than dropped with a warning."""
     show_reasoning: bool = False
     """The client is shown what the model thought."""
+    drain: bool = False
+    """An answer is read to its end although its client has hung up, and billed by what the provider counted."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -205,6 +208,7 @@ class ModelRow(NamedTuple):
     builtin_cached_input_cost: Decimal | None
     strict: bool = False
     show_reasoning: bool = False
+    on_disconnect: str = "cancel"
 
 
 class Rows(NamedTuple):
@@ -350,6 +354,8 @@ def _judged(
         return f"there is no provider {row.provider!r}", None
     if row.fallback is None:
         return "the fallback is no JSON array of names", None
+    if row.on_disconnect not in _ON_DISCONNECT:
+        return f"on_disconnect is 'cancel' or 'drain', not {row.on_disconnect!r}", None
     try:
         price = _price(row)
     except ValueError as error:
@@ -357,7 +363,8 @@ def _judged(
     provider = providers.get(row.provider)
     if provider is None:
         return None, None
-    return None, Target(row.name, upstream_name, provider, price, row.strict, row.show_reasoning)
+    drain = row.on_disconnect == "drain"
+    return None, Target(row.name, upstream_name, provider, price, row.strict, row.show_reasoning, drain)
 
 
 def _where(row: ProviderRow | ModelRow) -> str:

@@ -31,7 +31,7 @@ MAX_AGE_S = 24 * 3600.0
 back keys that were revoked long ago."""
 
 _MAGIC = b"tollway configuration "
-_VERSION = b"1\n"
+_VERSION = b"2\n"
 _CHUNK = 200  # keys that are encoded at a stretch, in some 0.3 ms
 _PAUSE_S = 0.002  # between chunks, for the event loop of the same process
 _CHECKSUM_BYTES = 32

@@ -36,6 +36,8 @@ class UsageWatch(Protocol):
     """Something has come that is no error: of a stream of events a whole event, of all else a byte."""
     text_bytes: int
     """Bytes of the text that events have brought so far, as JSON writes it."""
+    all_said: bool
+    """The last event has ended a text or a call that the model made."""
     terminal: bool
     """The answer's own end has been seen. Stays False for formats that have none, such as sound or plain text."""
 
@@ -64,6 +66,7 @@ class _WatchNothing:
         self.error: Raw | None = None
         self.begun = False
         self.text_bytes = 0
+        self.all_said = False
         self.terminal = False
 
     def feed(self, piece: bytes) -> None:
@@ -106,6 +109,9 @@ class _Data(msgspec.Struct, gc=False):
 _decode_data = decoder(_Data)
 _NOTHING = _Data()
 
+_END, _THOUGHTS = ".done", "response.reasoning"
+"""How the types of events end that end a part of the answer, and how those of a model's thoughts begin."""
+
 _SOUND = "audio.delta"
 """How the types of events end whose text is sound in base64."""
 
@@ -146,6 +152,7 @@ class _WatchEvents(_WatchNothing):
         kind = said.type or name.decode("ascii", "replace")
         if kind == "error" and self.error is None:  # flat: the event is the error object
             self.error = _error(Raw(data))
+        self.all_said = kind.endswith(_END) and not kind.startswith(_THOUGHTS)
         self.terminal = self.terminal or kind in LAST_EVENTS or self.error is not None
         self.begun = self.begun or self.error is None
         if not isinstance(said.delta, Unset) and is_text(said.delta) and not kind.endswith(_SOUND):

@@ -21,7 +21,7 @@ GIVEN = Secret("postgresql://u:p@h:5433/d?sslmode=require")
 ROWS = Rows(
     (ProviderRow("openai", "openai", "https://api.openai.com/v1", "2", ["logprobs"]),),
     (
-        ModelRow("a", "openai", "b", ["c"], *(Decimal(f"0.{number}") for number in range(1, 7)), True, True),
+        ModelRow("a", "openai", "b", ["c"], *(Decimal(f"0.{number}") for number in range(1, 7)), True, True, "drain"),
         ModelRow("c", "openai", None, [], *[None] * 6),
     ),
 )
@@ -123,7 +123,7 @@ def test_every_damage_is_noticed(tmp_path: Path) -> None:
 
 
 def newer(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"configuration 1", b"configuration 2", 1))
+    path.write_bytes(path.read_bytes().replace(module._VERSION, b"x\n", 1))
 
 
 def old(path: Path) -> None:

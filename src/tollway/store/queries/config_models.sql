@@ -12,6 +12,7 @@ SELECT
     b.cached_input_cost_per_1k,
     m.strict,
     m.show_reasoning,
+    m.on_disconnect,
     GREATEST(m.changed_in::text::bigint, b.changed_in::text::bigint)
 FROM tollway.models m
 LEFT JOIN tollway.builtin_prices b ON b.provider = m.provider AND b.model = COALESCE(m.upstream_name, m.name)

@@ -1,0 +1,476 @@
+"""Clients that hang up once the provider's answer has begun: what is still read, for how long, and who pays for what.
+
+A worker in the test's own process and a scripted provider, with real sockets between them. How long the usage is
+awaited is set by the tests: either so long that nothing but an event ends it, or so short that nobody waits.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fakes.client import Wire, chat_body, request_bytes
+from fakes.fixtures import StartGateway
+from fakes.gateway import Tenant, new_tenant
+from fakes.upstream import (
+    HANG,
+    LAST_CHUNK,
+    PATIENCE_S,
+    RESET,
+    STREAM_HEAD,
+    Account,
+    Act,
+    Answer,
+    Bill,
+    Flood,
+    Gate,
+    Part,
+    Received,
+    Upstream,
+    error,
+    event,
+    head,
+    http_chunk,
+    openai_reply,
+    openai_stream,
+    openai_usage,
+    raw,
+)
+from tollway.accounting.records import Settlement
+from tollway.dataplane import relay
+from tollway.dataplane.reporting import cut_revoked
+from tollway.domain.money import format_dollars
+
+from fakes.worker import MODEL, Worker, running_worker, until
+
+PRICES = {"input_cost": Decimal("0.00015"), "output_cost": Decimal("0.0006")}
+"""In US dollars per 1,000 tokens: gpt-4o-mini's."""
+DRAIN = {**PRICES, "on_disconnect": "drain"}
+LARGE = Bill(1000, 5000)
+LARGE_COSTS = "0.00315"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time ends no waiting for usage, unless a test says so."""
+    monkeypatch.setattr(relay, "USAGE_S", 10 * PATIENCE_S)
+
+
+class Scene:
+    """A worker, its provider, and a client that leaves."""
+
+    def __init__(self, worker: Worker, provider: Account) -> None:
+        self.worker = worker
+        self.provider = provider
+
+    @asynccontextmanager
+    async def asked(self, path: str = "/v1/chat/completions", **more: Any) -> AsyncIterator[Wire]:
+        """A client that has asked; it hangs up at the end of the block, and the worker has noticed."""
+        body = {**chat_body(MODEL, stream=True), **more}
+        async with self.worker.client.connect() as wire:
+            await wire.send(request_bytes("POST", path, body, self.worker.key))
+            yield wire
+            calls = list(self.worker.world.calls)
+            assert calls, "the call had ended before"
+            wire.reset()
+            await until(lambda: all(call.request.closed for call in calls))
+
+    async def all_was_said(self) -> None:
+        """The worker has read that nothing of the answer is missing."""
+        await until(lambda: any(each._all_said for each in self.worker.world.relays))
+
+    async def stands(self, status: int = 200) -> None:
+        """The worker has read the head of the provider's answer."""
+        await until(lambda: any(call.request is not None for call in self.worker.world.calls))
+        del status
+
+    async def settled(self) -> Settlement:
+        """The one entry; nothing is left of its call."""
+        (entry,) = await self.worker.settlements(1)
+        world = self.worker.world
+        await until(lambda: not (world.calls or world.relays or world.server.connections))
+        assert world.slots.enter("key_1"), "its place is free again"
+        world.slots.leave("key_1")
+        return entry
+
+
+@asynccontextmanager
+async def scene(folder: Path, answer: Answer, row: dict[str, Any] = PRICES, **settings: str) -> AsyncIterator[Scene]:
+    with Upstream() as upstream:
+        provider = upstream.account("sk-openai").answers(answer)
+        async with running_worker(folder, upstream.url, row, **settings) as worker:
+            yield Scene(worker, provider)
+
+
+def cost(entry: Settlement) -> str:
+    return format_dollars(entry.cost, entry.scale)
+
+
+def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return event({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice]})
+
+
+TEXT = chunk({"role": "assistant", "content": "Bonj"})
+END = chunk({}, "stop")
+USAGE = event({"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": openai_usage(LARGE)})
+DONE = event("[DONE]") + LAST_CHUNK
+
+
+def said(kind: str, **more: Any) -> bytes:
+    return event({"type": f"response.{kind}", **more})
+
+
+CREATED = said("created", response={"id": "resp_1", "usage": None})
+THOUGHT = said("reasoning_summary_text.done", text="Hm")
+DELTA = said("output_text.delta", delta="Bonj")
+SAID = said("output_text.done", text="Bonj")
+COMPLETED = said("completed", response={"usage": {"input_tokens": 1000, "output_tokens": 5000}})
+
+
+# Nothing is missing but the usage
+
+
+async def test_who_leaves_when_all_was_said_pays_what_the_provider_counts(tmp_path: Path) -> None:
+    gate = Gate()
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, END, gate, USAGE, DONE)) as on:
+        async with on.asked():
+            await on.all_was_said()
+        world = on.worker.world
+        assert len(world.calls) == len(world.relays) == world.server.connections == 1, "it is still counted"
+        assert world.slots._running == {"key_1": 1}
+        gate.open()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.charged) == ("client_gone", "exact", True)
+        assert (entry.input_tokens, entry.output_tokens, cost(entry)) == (1000, 5000, LARGE_COSTS)
+        assert on.provider.hang_ups.value == 0
+        await until(lambda: world.client.idle_connections == 1)
+
+
+async def test_a_slow_client_that_leaves_lets_the_usage_through(tmp_path: Path) -> None:
+    """It was the client for which the provider had to wait."""
+    gate, much = Gate(), chunk({"content": "x" * 60_000})
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, *[much] * 100, END, gate, USAGE, DONE)) as on:
+        client = on.worker.client
+        async with client.connect(receive_buffer=4096) as wire:
+            body = chat_body(MODEL, stream=True)
+            await wire.send(request_bytes("POST", "/v1/chat/completions", body, on.worker.key))
+            await until(lambda: any(each._response.paused for each in on.worker.world.relays))
+            (paused,) = on.worker.world.relays
+            assert not paused._all_said
+            wire.reset()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state) == ("client_gone", "partial"), "not all was said to anybody's knowledge"
+        assert entry.output_tokens < 100 * 60_000 / 4
+
+
+@pytest.mark.parametrize("end", [HANG, RESET, DONE], ids=["silence", "a reset", "the end"])
+async def test_usage_that_never_comes_is_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Act | bytes
+) -> None:
+    if end is HANG:
+        monkeypatch.setattr(relay, "USAGE_S", 0.01)
+    gate = Gate()
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, END, gate, end)) as on:
+        async with on.asked(messages=[{"role": "user", "content": "Hello, you"}]):
+            await on.all_was_said()
+        gate.open()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+        assert entry.input_tokens == on_the_same_prompt(entry)
+        await on.provider.hang_ups.reaches(1 if end is HANG else 0)
+
+
+def on_the_same_prompt(entry: Settlement) -> int:
+    """What the cost says of the input."""
+    return (entry.cost - entry.output_tokens * entry.price_output) // entry.price_input
+
+
+async def test_a_model_that_says_more_after_all_is_not_listened_to(tmp_path: Path) -> None:
+    """Some servers give a reason to end with every chunk."""
+    gate = Gate()
+    answer = raw(STREAM_HEAD, TEXT, chunk({"content": "our"}, "stop"), gate, chunk({"content": "!"}, "stop"), HANG)
+    async with scene(tmp_path, answer) as on:
+        async with on.asked():
+            await on.all_was_said()
+        gate.open()
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 2)
+
+
+async def test_a_provider_that_does_not_stop_talking_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "USAGE_BYTES", 100_000)
+    gate = Gate()
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, END, gate, Flood(http_chunk(b": x\n\n" * 1000), 10**6))) as on:
+        async with on.asked():
+            await on.all_was_said()
+        gate.open()
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state) == ("client_gone", "partial")
+
+
+async def test_who_leaves_before_all_was_said_cuts_the_provider(tmp_path: Path) -> None:
+    gate = Gate()
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, gate, END, USAGE, DONE)) as on:
+        async with on.asked():
+            await until(lambda: bool(on.worker.world.relays))
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+
+
+async def test_a_key_that_is_revoked_while_its_usage_is_awaited_waits_no_longer(tmp_path: Path) -> None:
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, END, HANG)) as on:
+        async with on.asked():
+            await on.all_was_said()
+        configuration: Any = on.worker.world.configuration
+        configuration.snapshot = msgspec.structs.replace(configuration.snapshot, keys={})
+        cut_revoked(on.worker.world)
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("revoked", "partial", 1)
+
+
+async def test_a_drain_waits_for_the_usage(tmp_path: Path) -> None:
+    gate = Gate()
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, END, gate, USAGE, DONE)) as on:
+        async with on.asked():
+            await on.all_was_said()
+        draining = asyncio.create_task(on.worker.world.server.drain(PATIENCE_S))
+        _, waiting = await asyncio.wait({draining}, timeout=0.05)
+        assert waiting
+        gate.open()
+        await draining
+        assert cost(await on.settled()) == LARGE_COSTS
+
+
+# Answers that pass as they are
+
+
+async def test_a_response_whose_text_has_ended_is_read_on_for_its_usage(tmp_path: Path) -> None:
+    gate = Gate()
+    async with scene(tmp_path, raw(STREAM_HEAD, CREATED, DELTA, SAID, gate, COMPLETED, LAST_CHUNK)) as on:
+        async with on.asked("/v1/responses", input="Hello"):
+            await on.all_was_said()
+        gate.open()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, cost(entry)) == ("client_gone", "exact", LARGE_COSTS)
+
+
+async def test_a_response_that_goes_on_after_a_text_is_not_listened_to(tmp_path: Path) -> None:
+    gate = Gate()
+    async with scene(tmp_path, raw(STREAM_HEAD, CREATED, DELTA, SAID, gate, said("output_item.added"), HANG)) as on:
+        async with on.asked("/v1/responses", input="Hello"):
+            await on.all_was_said()
+        gate.open()
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+
+
+async def test_a_response_that_tells_no_usage_in_time_is_no_failure_of_its_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "USAGE_S", 0.01)
+    async with scene(tmp_path, raw(STREAM_HEAD, CREATED, DELTA, SAID, HANG)) as on:
+        async with on.asked("/v1/responses", input="Hello"):
+            await on.all_was_said()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+        assert not list(on.worker.world.health.states(on.worker.world.now()))
+
+
+# Nothing was to be seen
+
+
+@pytest.mark.parametrize(
+    ("wishes", "tokens"), [({}, 1024), ({"max_tokens": 700}, 700), ({"max_completion_tokens": 700, "n": 2}, 1400)]
+)
+@pytest.mark.parametrize("begun", [[], [chunk({"role": "assistant", "content": "", "hidden": "thoughts"})]])
+async def test_what_was_thought_unseen_is_billed_as_reserved(
+    tmp_path: Path, begun: list[Part], wishes: dict[str, int], tokens: int
+) -> None:
+    async with scene(tmp_path, raw(STREAM_HEAD, *begun, HANG)) as on:
+        async with on.asked(**wishes):
+            await begins(on, streaming=bool(begun))
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", tokens)
+
+
+async def begins(on: Scene, *, streaming: bool) -> None:
+    """The worker has read as much of the answer as has come."""
+    if streaming:
+        await until(lambda: bool(on.worker.world.relays))
+    else:
+        await until(lambda: on.worker.world.client.open_connections == 1 and on.provider.seen.value == 1)
+        await until(lambda: any(answer.status for answer in answers_of(on.worker)))
+
+
+def answers_of(worker: Worker) -> Iterator[Any]:
+    for connection in worker.world.client._pool._connections:
+        if connection.answer is not None:
+            yield connection.answer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_that_thinks_unseen_is_billed_as_reserved(tmp_path: Path, stream: bool) -> None:
+    start = [STREAM_HEAD, CREATED, THOUGHT] if stream else [head(200, {**JSON, "content-length": "100"})]
+    async with scene(tmp_path, raw(*start, HANG)) as on:
+        async with on.asked("/v1/responses", input="Hello", max_output_tokens=700, stream=stream):
+            await begins(on, streaming=stream)
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 700)
+
+
+async def test_what_has_no_output_has_none_when_its_client_leaves(tmp_path: Path) -> None:
+    async with scene(tmp_path, raw(head(200, {**JSON, "content-length": "100"}), HANG)) as on:
+        async with on.asked("/v1/embeddings", input="Hello", stream=False):
+            await begins(on, streaming=False)
+        entry = await on.settled()
+        assert (entry.outcome, entry.output_tokens) == ("client_gone", 0)
+        assert entry.input_tokens > 0
+
+
+# Models whose row says that answers are read to their end
+
+
+def whole_response(request: Received) -> Iterator[Part]:
+    body = {"id": "resp_1", "output": [], "usage": {"input_tokens": 1000, "output_tokens": 5000}}
+    encoded = msgspec.json.encode(body)
+    yield head(200, {**JSON, "content-length": str(len(encoded))}) + encoded
+
+
+DRAINED = {
+    "a whole answer": ("/v1/chat/completions", False, [], openai_reply("x" * 100, LARGE)),
+    "a stream that has not begun": ("/v1/chat/completions", True, [], openai_stream(["a", "b"], LARGE)),
+    "a stream": ("/v1/chat/completions", True, [STREAM_HEAD, TEXT], raw(TEXT, END, USAGE, DONE)),
+    "a large stream": (
+        "/v1/chat/completions",
+        True,
+        [STREAM_HEAD, TEXT],
+        raw(*[chunk({"content": "x" * 200_000})] * 20, END, USAGE, DONE),
+    ),
+    "a whole response": ("/v1/responses", False, [], whole_response),
+    "a streamed response": (
+        "/v1/responses",
+        True,
+        [STREAM_HEAD, CREATED, DELTA],
+        raw(DELTA, SAID, said("output_item.added"), DELTA, COMPLETED, LAST_CHUNK),
+    ),
+}
+
+
+@pytest.mark.parametrize("story", DRAINED)
+async def test_a_model_that_drains_is_read_to_the_end_and_billed_exactly(tmp_path: Path, story: str) -> None:
+    path, stream, before, after = DRAINED[story]
+    gate = Gate()
+
+    def answer(request: Received) -> Iterator[Part]:
+        yield from before
+        yield gate
+        yield from after(request)
+
+    async with scene(tmp_path, answer, DRAIN) as on:
+        async with on.asked(path, input="Hello", stream=stream):
+            await gate.reached()
+            if before:
+                await until(lambda: bool(on.worker.world.relays))
+        gate.open()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.charged) == ("client_gone", "exact", True)
+        assert (entry.input_tokens, entry.output_tokens, cost(entry)) == (1000, 5000, LARGE_COSTS)
+        assert on.provider.hang_ups.value == 0
+
+
+async def test_nothing_is_kept_of_what_is_drained_for_a_client_that_did_not_read(tmp_path: Path) -> None:
+    much = Flood(chunk({"content": "x" * 60_000}), 500)
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, much, END, USAGE, DONE), DRAIN) as on:
+        held = 0
+        async with on.worker.client.connect(receive_buffer=4096) as wire:
+            body = chat_body(MODEL, stream=True)
+            await wire.send(request_bytes("POST", "/v1/chat/completions", body, on.worker.key))
+            await until(lambda: any(each._response.paused for each in on.worker.world.relays))
+            wire.reset()
+        while on.worker.world.calls:
+            held = max(held, on.worker.world.server.budget.held)
+            await asyncio.sleep(0)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, cost(entry)) == ("client_gone", "exact", LARGE_COSTS)
+        assert held < 2**20, "of 30 MB"
+
+
+async def test_for_a_client_that_has_gone_nobody_else_is_asked(tmp_path: Path) -> None:
+    gate = Gate()
+
+    def answer(request: Received) -> Iterator[Part]:
+        yield gate
+        yield from error(503)(request)
+
+    async with scene(tmp_path, answer, DRAIN) as on:
+        async with on.asked(stream=False):
+            await gate.reached()
+        gate.open()
+        entry = await on.settled()
+        assert (entry.outcome, entry.charged, len(on.provider.requests)) == ("server_error", False, 1)
+
+
+async def test_the_deadline_ends_a_drain_too(tmp_path: Path) -> None:
+    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, HANG), DRAIN, REQUEST_TIMEOUT_S="1") as on:
+        async with on.asked():
+            await until(lambda: bool(on.worker.world.relays))
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, entry.charged) == ("timeout", "partial", True)
+
+
+# The whole gateway
+
+
+async def test_a_row_says_what_becomes_of_its_answers_and_a_stop_waits_for_them(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    tenant = await new_tenant(gateway)
+    await gateway.sql("UPDATE tollway.models SET on_disconnect = 'drain' WHERE name = $1", tenant.model)
+    await gateway.configuration_is_live()
+    gate = Gate()
+    tenant.openai.answers(openai_stream(["word ", gate, "word "], Bill(1000, 0)))
+    await leaves_in_mid_stream(tenant)
+    gateway.terminate()
+    gate.open()
+    assert await asyncio.to_thread(gateway.wait) == 0
+    gateway.start()
+    (row,) = await tenant.ledger(1)
+    assert (row["outcome"], row["state"], row["charged"]) == ("client_gone", "exact", True)
+    await tenant.cost_becomes("0.001")
+
+
+async def leaves_in_mid_stream(tenant: Tenant) -> None:
+    async with tenant.stream() as stream:
+        await stream.next_text()
+        stream.wire.reset()
+    for _ in range(2):  # after that, what had arrived has been handled
+        assert (await tenant.client.get("/livez")).status == 200
+
+
+async def test_the_usage_that_follows_an_end_at_once_is_billed(tenant: Tenant) -> None:
+    """As a real client leaves: whatever comes first, the end of its connection or the usage, it pays the same."""
+    model = await tenant.add_model(input_cost="0.00015", output_cost="0.0006")
+    gate = Gate()
+    tenant.openai.answers(raw(STREAM_HEAD, TEXT, END, gate, USAGE, DONE))
+    async with tenant.stream(model) as stream:
+        await stream.next_text()
+        await gate.reached()
+        await asyncio.to_thread(signal.sigpending)
+        stream.wire.reset()
+        gate.open()
+    (row,) = await tenant.ledger(1)
+    assert (row["state"], row["cost"]) == ("exact", Decimal(LARGE_COSTS))
