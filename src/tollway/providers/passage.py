@@ -108,7 +108,7 @@ class PassageStream:
         self.finished = self.done = False
         self.content_bytes = 0
         self.all_said = False
-        """The last event has ended what the model said: as far as anybody can tell, only the answer's end is missing."""
+        """The last event has ended what the model said: as far as anybody can tell, only the usage is missing."""
         self.settled = False
         """What it cost is known, as far as it ever will be: before the piece goes out that said so."""
 

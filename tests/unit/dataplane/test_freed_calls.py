@@ -11,6 +11,7 @@ from fakes import freed
 from fakes.client import chat_body, form, request_bytes
 from fakes.freed import MIB, Peer, no_collector, peer
 from fakes.worker import MODEL, Worker, running_worker
+from tollway.dataplane import relay
 from tollway.dataplane.calls import Attempt, Call, Cut
 from tollway.dataplane.relay import Relay
 from tollway.dataplane.reporting import cut
@@ -43,10 +44,13 @@ def url(provider: Peer) -> str:
     return f"http://127.0.0.1:{provider.port}/v1"
 
 
-def event(size: int) -> bytes:
-    delta = {"choices": [{"index": 0, "delta": {"content": "x" * size}, "finish_reason": None}]}
+def event(size: int, reason: str | None = None) -> bytes:
+    delta = {"choices": [{"index": 0, "delta": {"content": "x" * size}, "finish_reason": reason}]}
     data = b"data: %b\n\n" % json.dumps(delta).encode()
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+END = event(0, "stop")
 
 
 def chat(worker: Worker, size: int, stream: bool = False) -> bytes:
@@ -100,6 +104,24 @@ async def test_a_client_that_hangs_up_in_mid_answer(tmp_path: Path, stream: bool
     answer = STREAM + event(MIB) if stream else WHOLE % (2 * MIB) + b"x" * MIB
     async with peer(answer) as answering, running_worker(tmp_path, url(answering)) as worker:
         await leaves_nothing(worker, chat(worker, 10, stream), again(answering))
+
+
+async def test_a_client_that_hangs_up_when_all_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "USAGE_S", 0.01)
+    async with peer(STREAM + event(MIB) + END) as answering, running_worker(tmp_path, url(answering)) as worker:
+
+        def was_said() -> bool:
+            return any(each._all_said for each in worker.world.relays)
+
+        await leaves_nothing(worker, chat(worker, 10, stream=True), was_said)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_hangs_up_on_what_is_drained(tmp_path: Path, stream: bool) -> None:
+    answer = STREAM + event(MIB) if stream else WHOLE % (2 * MIB) + b"x" * MIB
+    row, deadline = {"on_disconnect": "drain"}, {"REQUEST_TIMEOUT_S": "0.5"}
+    async with peer(answer) as answering, running_worker(tmp_path, url(answering), row, **deadline) as worker:
+        await leaves_nothing(worker, chat(worker, MIB, stream), again(answering))
 
 
 async def test_a_client_that_hangs_up_in_mid_body(tmp_path: Path) -> None:

@@ -442,6 +442,26 @@ async def test_a_client_that_leaves_cancels_its_handler(leave: Callable[[Wire], 
     assert not running.crashes
 
 
+@pytest.mark.parametrize("leave", [hang_up, close_sending_side, reset])
+async def test_a_handler_that_wants_to_be_told_goes_on_when_its_client_leaves(leave: Callable[[Wire], None]) -> None:
+    gate = Gate()
+    told: list[bool] = []
+    async with serving(gate) as running:
+        wire = await running.connect()
+        wire.send(GET)
+        request = await gate.entered()
+        request.on_gone = lambda: told.append(request.closed)
+        leave(wire)
+        await eventually(lambda: told == [True])
+        assert (gate.cancelled, running.server.connections) == (0, 1)
+        draining = asyncio.create_task(running.server.drain(5))
+        assert await asyncio.wait({draining}, timeout=0.05) == (set(), {draining}), "a drain waits for it"
+        gate.open.set_result(None)
+        await draining
+        assert (told, running.server.connections) == ([True], 0)
+    assert not running.crashes
+
+
 @pytest.mark.parametrize("message", [POST[:-2], CHUNKS + b"5\r\nhe"])
 @pytest.mark.parametrize("leave", [hang_up, reset])
 async def test_a_client_that_leaves_inside_its_body_cancels_the_reading(

@@ -80,17 +80,18 @@ def test_all_problems_are_listed_and_nothing_else_is_held_up() -> None:
         model("h", upstream_name="\x1b"),
         model("i", fallback=["a", "gone", "j"]),
         model("j"),
+        model("k", on_disconnect="perhaps"),
     )
     snapshot, problems, in_force = compile_snapshot(1, {}, Rows(providers, models))
     assert [problem.where for problem in problems] == [
-        *(f"model {name!r}" for name in ("a", "b", "c", "d", "e", "f g", "h", "i")),
+        *(f"model {name!r}" for name in ("a", "b", "c", "d", "e", "f g", "h", "i", "k")),
         *(f"provider {name!r}" for name in ("p", "q", "r", "s t", "u")),
     ]
     assert {problem.consequence for problem in problems if problem.where != "model 'i'"} == {LEFT_OUT}
     assert set(snapshot.providers) == {"openai"}
     assert set(snapshot.routes) == {NO_MODEL, "i", "j"}
     assert [target.model for target in snapshot.routes["i"].targets] == ["i", "j"]
-    assert in_force == Rows((OPENAI,), models[-2:])
+    assert in_force == Rows((OPENAI,), models[-3:-1])
 
 
 def test_a_row_that_becomes_bad_keeps_its_last_good_version_and_all_others_go_on() -> None:
@@ -136,6 +137,12 @@ def test_a_last_good_model_goes_with_its_provider() -> None:
     assert set(snapshot.routes) == {NO_MODEL}
     assert in_force == Rows()
     assert problems
+
+
+def test_a_row_says_whether_its_answers_are_drained() -> None:
+    rows = (model("a"), model("b", on_disconnect="cancel"), model("c", on_disconnect="drain"))
+    drained = {name: route.targets[0].drain for name, route in compiled(*rows).routes.items()}
+    assert drained == {NO_MODEL: False, "a": False, "b": False, "c": True}
 
 
 def test_a_problem_reads_as_one_sentence() -> None:
@@ -196,6 +203,7 @@ cost = st.none() | st.decimals()
             cost,
             cost,
             cost,
+            on_disconnect=text | st.just("drain"),
         ),
         max_size=2,
     ),

@@ -127,6 +127,26 @@ def test_the_text_that_events_bring_is_counted_and_sound_is_not() -> None:
     assert watching.text_bytes == 16
 
 
+def test_all_is_said_while_the_last_event_has_ended_a_text_or_a_call() -> None:
+    watching = watch(EVENTS)
+    for kind, all_said in [
+        ("response.created", False),
+        ("response.reasoning_summary_text.done", False),
+        ("response.output_text.delta", False),
+        ("response.output_text.done", True),
+        ("response.output_item.done", True),
+        ("response.output_item.added", False),
+        ("response.function_call_arguments.done", True),
+    ]:
+        watching.feed(event({"type": kind}))
+        assert watching.all_said is all_said, kind
+        watching.feed(b": a comment\n\n" + event({"type": kind})[:9])
+        assert watching.all_said is all_said, "half an event is none"
+        watching = watch(EVENTS)
+    watching.feed(b"event: response.output_text.done\ndata: {}\n\n")
+    assert watching.all_said
+
+
 def test_an_event_without_its_blank_line_counts_at_the_end() -> None:
     watching = watch(EVENTS)
     watching.feed(event({"type": "response.completed", "response": {"usage": USAGE}})[:-1])
