@@ -62,7 +62,8 @@ class StreamDecoder(Protocol):
     warnings: tuple[str, ...]
     """As in :class:`ChatResult`. What is known when the stream has started gets into its head."""
     content_bytes: int
-    """Bytes of generated text and tool arguments so far, in UTF-8: to bill a stream that is cut."""
+    """Bytes of generated text and tool arguments so far, in UTF-8, and of thoughts, shown or not: to bill a stream that
+    is cut."""
 
     def feed(self, chunk: bytes) -> bytes:
         """The next piece, cut anywhere; returns whole ``data:`` frames for the client, or nothing."""

@@ -198,8 +198,8 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
 
     def _think(self, delta: Delta, thoughts: str) -> None:
         self.started = True  # a model that thinks has begun to answer, be its thoughts shown or not
+        self.content_bytes += len(thoughts.encode())
         if self._call.show_reasoning:
-            self.content_bytes += len(thoughts.encode())
             delta.reasoning_content = thoughts
 
     def _add_text(self, delta: Delta, text: str) -> None:
