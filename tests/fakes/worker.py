@@ -63,7 +63,7 @@ class Worker:
 
         def are_there() -> bool:
             chunks = [read_records(path, 0, abandoned=False) for path in sorted(self.journals.iterdir())]
-            found[:] = [record for chunk in chunks for record in chunk.records]
+            found[:] = [record for chunk in chunks for record in chunk.records if isinstance(record, Settlement)]
             return len(found) >= number
 
         await until(are_there)

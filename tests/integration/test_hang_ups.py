@@ -155,7 +155,7 @@ async def test_who_leaves_when_all_was_said_pays_what_the_provider_counts(tmp_pa
         gate.open()
         entry = await on.settled()
         assert (entry.outcome, entry.state, entry.charged) == ("client_gone", "exact", True)
-        assert (entry.input_tokens, entry.output_tokens, cost(entry)) == (1000, 5000, LARGE_COSTS)
+        assert (entry.usage.input_tokens, entry.usage.output_tokens, cost(entry)) == (1000, 5000, LARGE_COSTS)
         assert on.provider.hang_ups.value == 0
         await until(lambda: world.client.idle_connections == 1)
 
@@ -172,7 +172,7 @@ async def test_usage_that_never_comes_is_estimated(
             await on.all_was_said()
         gate.open()
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", 1)
         assert cost(entry) == "0.00000255", "13 and 1"
         await on.provider.hang_ups.reaches(1 if end is HANG else 0)
 
@@ -187,7 +187,7 @@ async def test_a_model_that_says_more_after_all_is_not_listened_to(tmp_path: Pat
         gate.open()
         await on.provider.hang_ups.reaches(1)
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 2)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", 2)
 
 
 async def test_a_provider_that_does_not_stop_talking_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ async def test_who_leaves_before_all_was_said_cuts_the_provider(tmp_path: Path) 
             await on.is_relayed()
         await on.provider.hang_ups.reaches(1)
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", 1)
 
 
 async def test_a_key_that_is_revoked_while_its_usage_is_awaited_waits_no_longer(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ async def test_a_key_that_is_revoked_while_its_usage_is_awaited_waits_no_longer(
         cut_revoked(on.worker.world)
         await on.provider.hang_ups.reaches(1)
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("revoked", "partial", 1)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("revoked", "partial", 1)
 
 
 async def test_a_drain_waits_for_the_usage(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ async def test_a_response_that_goes_on_after_a_text_is_not_listened_to(tmp_path:
         gate.open()
         await on.provider.hang_ups.reaches(1)
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", 1)
 
 
 async def test_a_response_that_tells_no_usage_in_time_is_no_failure_of_its_provider(
@@ -269,7 +269,7 @@ async def test_a_response_that_tells_no_usage_in_time_is_no_failure_of_its_provi
         async with on.asked("/v1/responses", input="Hello"):
             await on.all_was_said()
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 1)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", 1)
         assert not list(on.worker.world.health.states(on.worker.world.now()))
 
 
@@ -287,7 +287,7 @@ async def test_what_was_thought_unseen_is_billed_as_reserved(
         async with on.asked(**wishes):
             await (on.is_relayed() if begun else on.has_begun())
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", tokens)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", tokens)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -298,7 +298,7 @@ async def test_a_response_that_thinks_unseen_is_billed_as_reserved(tmp_path: Pat
             await (on.is_relayed() if stream else on.has_begun())
         await on.provider.hang_ups.reaches(1)
         entry = await on.settled()
-        assert (entry.outcome, entry.state, entry.output_tokens) == ("client_gone", "partial", 700)
+        assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", 700)
 
 
 async def test_what_has_no_output_has_none_when_its_client_leaves(tmp_path: Path) -> None:
@@ -306,8 +306,8 @@ async def test_what_has_no_output_has_none_when_its_client_leaves(tmp_path: Path
         async with on.asked("/v1/embeddings", input="Hello", stream=False):
             await on.has_begun()
         entry = await on.settled()
-        assert (entry.outcome, entry.output_tokens) == ("client_gone", 0)
-        assert entry.input_tokens > 0
+        assert (entry.outcome, entry.usage.output_tokens) == ("client_gone", 0)
+        assert entry.usage.input_tokens > 0
 
 
 # Models whose row says that answers are read to their end
@@ -357,7 +357,7 @@ async def test_a_model_that_drains_is_read_to_the_end_and_billed_exactly(tmp_pat
         gate.open()
         entry = await on.settled()
         assert (entry.outcome, entry.state, entry.charged) == ("client_gone", "exact", True)
-        assert (entry.input_tokens, entry.output_tokens, cost(entry)) == (1000, 5000, LARGE_COSTS)
+        assert (entry.usage.input_tokens, entry.usage.output_tokens, cost(entry)) == (1000, 5000, LARGE_COSTS)
         assert on.provider.hang_ups.value == 0
 
 
