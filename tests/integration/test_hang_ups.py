@@ -43,7 +43,7 @@ from fakes.upstream import (
 )
 from fakes.worker import MODEL, Worker, running_worker, until
 from tollway.accounting.records import Settlement
-from tollway.dataplane import relay
+from tollway.dataplane import relay, serve
 from tollway.dataplane.reporting import cut_revoked
 from tollway.domain.money import format_dollars
 
@@ -193,13 +193,17 @@ async def test_a_model_that_says_more_after_all_is_not_listened_to(tmp_path: Pat
 async def test_a_provider_that_does_not_stop_talking_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "USAGE_BYTES", 100_000)
     gate = Gate()
-    async with scene(tmp_path, raw(STREAM_HEAD, TEXT, END, gate, Flood(http_chunk(b": x\n\n" * 1000), 10**6))) as on:
+    async with scene(
+        tmp_path, raw(STREAM_HEAD, TEXT, END, gate, Flood(http_chunk(b": %b\n\n" % (b"x" * 20_000)), 10**6))
+    ) as on:
         async with on.asked():
             await on.all_was_said()
+            (running,) = on.worker.world.relays
         gate.open()
         await on.provider.hang_ups.reaches(1)
         entry = await on.settled()
         assert (entry.outcome, entry.state) == ("client_gone", "partial")
+        assert running._response.received < 2**20
 
 
 async def test_who_leaves_before_all_was_said_cuts_the_provider(tmp_path: Path) -> None:
@@ -389,6 +393,17 @@ async def test_for_a_client_that_has_gone_nobody_else_is_asked(tmp_path: Path) -
         async with on.asked(stream=False):
             await gate.reached()
         gate.open()
+        entry = await on.settled()
+        assert (entry.outcome, entry.charged, len(on.provider.requests)) == ("server_error", False, 1)
+
+
+async def test_a_client_that_leaves_between_two_attempts_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "repeat_pause_s", lambda failure: 10 * PATIENCE_S)
+    async with scene(tmp_path, error(503), DRAIN) as on:
+        async with on.asked(stream=False):
+            await on.worker.settlements(1)
         entry = await on.settled()
         assert (entry.outcome, entry.charged, len(on.provider.requests)) == ("server_error", False, 1)
 
