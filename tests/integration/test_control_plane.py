@@ -338,13 +338,8 @@ def test_what_a_worker_reports_is_shown(control: ControlPlane) -> None:
         assert control.call("POST", "/internal/metrics/0", junk).status == 400
 
 
-<<<<<<< HEAD
-def spent(key_id: str, attempt_id: str) -> Settlement:
-    return settlement(key_id=key_id, call_id=attempt_id, started_unix=time.time(), cost=1_500_000)
-=======
 def spent(key_id: str, call_id: str) -> Settlement:
     return settlement(key_id=key_id, call_id=call_id, started_unix=time.time(), cost=1_500_000)
->>>>>>> 2c15102 (Keep the ledger by months, in smaller rows, with roll-ups made by the table)
 
 
 def test_settlements_are_in_the_ledger_within_two_seconds_and_all_of_them_at_the_end(control: ControlPlane) -> None:

@@ -3,7 +3,7 @@
 from tollway.store.migrations.script import run
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0005"
 
 
 def upgrade() -> None:
