@@ -125,7 +125,11 @@ Frames are `data:` lines with one JSON object each, and `data: [DONE]` is the la
 - Tool calls carry an index, an id, a type and a name, each once, and begin with their name. A new id begins a new call
   only together with a name or another index, a known one together with a name and another index. A name may come in
   pieces; one that only repeats what was told is left out, and so are empty members of later pieces.
-- What a model thought is left out; with the header `x-tollway-reasoning: true` it is shown as `reasoning_content`.
+- What a model thought is left out of Mistral's answers; with the header `x-tollway-reasoning: true` it is shown as
+  `reasoning_content`. Of a server of OpenAI's dialect it passes under the name that it has there (`reasoning_content`,
+  `reasoning`). It is billed in any case.
+- What was used is read in all spellings that servers have for it, and believed where it can be true:
+  [Money](money.md#what-providers-say).
 - What a server writes oddly is read, as long as it can be told what was said: frames with nothing in them are skipped
   (`null`, `[]`, `ping`, choices that are null …), a number, an object or a list of parts where a text belongs is its
   text, an object of arguments is its JSON, an index may be a text, NaN is null, half characters are joined or replaced,

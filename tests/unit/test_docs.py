@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import tollway
+from tollway.domain.prices import UNPRICED_BUCKET, UNPRICED_TIER
 from tollway.http1.limits import ClientLimits, ServerLimits
 from tollway.settings import VARIABLES
 from tollway.store.uri import PARAMETERS
@@ -164,6 +165,14 @@ def test_every_row_says_what_the_code_says() -> None:
     code = dict(numbers())
     wrong = {name: (value, code.get(name)) for name, value in documented().items() if value != code.get(name)}
     assert not wrong, f"docs/limits.md, then the code: {wrong}"
+
+
+def test_every_doubt_has_a_row() -> None:
+    pattern = re.compile(r'^[A-Z_]+ = "([a-z_]+)"$', re.MULTILINE)
+    doubts = pattern.findall((SOURCE / "domain" / "doubts.py").read_text(encoding="utf-8"))
+    told = re.findall(r"^\| `([a-z_]+)` \|", (DOCS / "money.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert doubts
+    assert {*doubts, UNPRICED_BUCKET, UNPRICED_TIER} <= set(told)
 
 
 def test_what_is_said_to_be_no_limit_exists() -> None:

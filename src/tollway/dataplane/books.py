@@ -4,7 +4,8 @@
 2. The entry is in the journal before the answer's last byte is handed to the client's connection.
 3. A key pays for what reached its client, and for what was produced until its client hung up, or was read on for it
    then; the rest is entered uncharged.
-4. What the provider did not count is estimated, and the entry says so.
+4. What the provider did not count is estimated, and the entry says so: its state is ``estimated`` only where we
+   counted. What a provider told and contradicted stays ``exact``, by rule and in doubt (``domain/doubts.py``).
 """
 
 import asyncio
@@ -17,11 +18,11 @@ from tollway.domain import endings
 from tollway.domain.asked import NoUsage
 from tollway.domain.failures import OF_THE_REQUEST, FailureKind, UpstreamFailure, cause_of
 from tollway.domain.money import PICODOLLARS
-from tollway.domain.prices import Price
+from tollway.domain.prices import UNPRICED_BUCKET, Price
 from tollway.domain.usage import Usage
 from tollway.observe.metrics import Metrics
 from tollway.providers.base import is_good
-from tollway.wire.estimate import output_tokens_estimate
+from tollway.wire.estimate import output_tokens_estimate, with_estimates
 
 _log = logging.getLogger("tollway.books")
 
@@ -137,8 +138,12 @@ class Books:
         if outcome == OK and call.request.closed:
             outcome, partial = CLIENT_GONE, usage is None
         no_usage = call.operation.no_usage
+        if usage is not None and not (usage.input and usage.output) and no_usage is NoUsage.ESTIMATE:
+            usage = with_estimates(usage, call.prompt_tokens, output_tokens_estimate(content_bytes))
         state = "partial" if partial else "exact"
         if usage is not None:
+            if not usage.measured and not partial:
+                state = "estimated"
             priced = attempt.upstream.target.price is not None or (no_usage is NoUsage.FREE and not usage.total_tokens)
         elif no_usage is NoUsage.ESTIMATE:
             output_tokens = _output_tokens(attempt, outcome, content_bytes)
@@ -151,6 +156,8 @@ class Books:
         call.hold.settle(usage.total_tokens, now)
         price = attempt.upstream.target.price
         cost, doubt = (0, usage.doubt) if price is None else price.bill(usage)
+        if doubt and not cost and UNPRICED_BUCKET in doubt:
+            priced = False  # what was used has no rate, so that nothing is not what it cost
         scale = PICODOLLARS if price is None else price.scale
         cause = request_id = ""
         if outcome != OK:

@@ -200,7 +200,8 @@ def _respond(world: World, attempt: Attempt, response: StreamedResponse, decoder
 def _is_unmetered(attempt: Attempt, decoder: PassageStream) -> bool:
     """Whether an answer is billed by what it says, because its provider did not count."""
     no_usage = attempt.call.operation.no_usage
-    return decoder.is_json and decoder.usage is None and no_usage is NoUsage.ESTIMATE
+    tells_output = decoder.usage is not None and decoder.usage.output_tokens > 0
+    return decoder.is_json and not tells_output and no_usage is NoUsage.ESTIMATE
 
 
 async def _text_bytes(world: World, attempt: Attempt, body: bytes) -> int:

@@ -36,7 +36,7 @@ class ChatResult(NamedTuple):
     usage: Usage | None
     """None where the provider said nothing that can be believed; then the call is billed by estimate."""
     content_bytes: int = 0
-    """Bytes of generated text and tool arguments, as JSON writes them. Counted only where ``usage`` is None."""
+    """Bytes of generated text and tool arguments, as JSON writes them. Counted only where ``usage`` names no output."""
     warnings: tuple[str, ...] = ()
     """What of the answer could not be shown, for ``x-tollway-warnings``: ``dropped=image_url``."""
 

@@ -80,8 +80,9 @@ class Progress(Ending):
 
 
 def said_bytes(said: Said) -> int:
-    """Bytes of text, thoughts, names and arguments."""
-    size = size_of(said.content) + size_of(said.reasoning_content) + size_of(said.reasoning) + size_of(said.refusal)
+    """Bytes of text, thoughts, names and arguments. Servers that have two names for thoughts tell them twice."""
+    size = size_of(said.content) + size_of(said.refusal)
+    size += max(size_of(said.reasoning_content), size_of(said.reasoning))
     if (function := said.function_call) is not None:
         size += size_of(function.name) + size_of(function.arguments)
     for call in said.tool_calls or ():

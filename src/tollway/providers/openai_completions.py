@@ -23,6 +23,7 @@ from tollway.providers.openai import put_stream_options
 from tollway.providers.openai_stream import Event, PassingStream
 from tollway.providers.quirks import Quirks
 from tollway.providers.reasons import Ending, real_reason
+from tollway.providers.service_tier import with_tier
 from tollway.providers.usage import read_usage
 from tollway.wire.completion_answer import FINISH_REASONS, frames_of_text
 from tollway.wire.completion_request import CompletionCall
@@ -41,6 +42,7 @@ class _Choice(msgspec.Struct, gc=False):
 class _Reply(msgspec.Struct, gc=False):
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: Raw | Unset = UNSET
+    service_tier: Raw | Unset = UNSET
     object: str = ""
     id: str = ""
     created: int = 0
@@ -132,7 +134,10 @@ def _whole(body: bytes, call: CompletionCall) -> ChatResult | UpstreamFailure:
     except UNREADABLE:
         return classify.no_answer(body)
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
-    return ChatResult(body, usage, 0 if usage else sum(size_of(choice.text) for choice in reply.choices))
+    if usage is not None:
+        usage = with_tier(usage, reply.service_tier)
+    said = 0 if usage is not None and usage.output_tokens else sum(size_of(choice.text) for choice in reply.choices)
+    return ChatResult(body, usage, said)
 
 
 def _says_too_much(body: bytes) -> bool:
@@ -180,7 +185,7 @@ class CompletionStream(PassingStream[CompletionCall, Ending]):
     def _frame(self, chunk: _Glance, data: bytes, name: bytes, frame: bytes) -> bytes:
         choices, usage = chunk.choices, chunk.usage
         if usage:
-            self._count(usage)
+            self._count(usage, data)
         if not choices or chunk.error is not UNSET or name:
             out = self._special(chunk, data, name, has_choices=bool(choices))
             if out is not None:

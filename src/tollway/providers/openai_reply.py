@@ -1,7 +1,7 @@
 """Whole chat answers in OpenAI's own dialect: bytes pass as they are, unless client libraries could not take them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,8 +22,10 @@ from tollway.providers.bounds import (
 )
 from tollway.providers.chunk_repairs import Said, ToolCall, answer_id, made_up_id, raw_text
 from tollway.providers.reasons import real_reason
+from tollway.providers.said import said_bytes
+from tollway.providers.service_tier import with_tier
 from tollway.providers.tool_numbers import MAX_CALLS, real
-from tollway.providers.usage import FullCounts, read_usage, said_bytes, usage_of
+from tollway.providers.usage import FullCounts, read_usage, usage_of
 from tollway.wire.chat_answer import FINISH_REASONS
 from tollway.wire.chat_request import ChatCall
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, members
@@ -45,10 +47,12 @@ class _Reply(msgspec.Struct, gc=False):
 
 class _Counted(_Reply, gc=False):
     usage: FullCounts | None = None
+    service_tier: Literal["default"] | None = None
 
 
 class _Uncounted(_Reply, gc=False):
     usage: Raw | Unset = UNSET
+    service_tier: Raw | Unset = UNSET
 
 
 class _FewCalls(msgspec.Struct, gc=False):
@@ -102,11 +106,13 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
             if (
                 choice.finish_reason == "stop"
                 and counted.usage is not None
+                and counted.usage.completion_tokens
                 and len(counted.choices) == 1
                 and choice.message.tool_calls is None
                 and choice.message.function_call is None
+                and (usage := usage_of(counted.usage)) is not None
             ):
-                return ChatResult(body, usage_of(counted.usage))
+                return ChatResult(body, usage)
     except UNREADABLE:
         pass
     return _second_reading(body, call)
@@ -136,7 +142,9 @@ def _second_reading(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure
     except UNREADABLE:
         return classify.no_answer(body)
     usage = None if reply.usage is UNSET else read_usage(reply.usage)
-    return ChatResult(body, usage, 0 if usage else said_bytes(body))
+    if usage is not None:
+        usage = with_tier(usage, reply.service_tier)
+    return ChatResult(body, usage, 0 if usage is not None and usage.output_tokens else said_bytes(body))
 
 
 def _says_too_much(body: bytes) -> bool:

@@ -20,6 +20,7 @@ from tollway.providers.chunk_repairs import (
 )
 from tollway.providers.openai_reply import whole
 from tollway.providers.reasons import real_reason
+from tollway.providers.service_tier import tier_of, with_tier
 from tollway.providers.stream import C, ChatStream, E
 from tollway.providers.usage import read_usage
 from tollway.wire.chat_chunks import IN_EACH_CHUNK, is_short
@@ -173,8 +174,12 @@ class PassingStream(ChatStream[C, E]):
 
     # --- usage --------------------------------------------------------------------------------------------------
 
-    def _count(self, usage: dict[str, Raw]) -> None:
-        self.usage = read_usage(Raw(encode(usage))) or self.usage
+    def _count(self, usage: dict[str, Raw], data: bytes) -> None:
+        """The service tier stands beside the usage, or only in the first chunk."""
+        counts = read_usage(Raw(encode(usage)))
+        if counts is not None:
+            tier = tier_of(data)
+            self.usage = with_tier(counts, tier_of(self._head) if isinstance(tier, Unset) and self._head else tier)
 
     def _with_usage_apart(self, data: bytes) -> bytes:
         top: dict[str, object] = {**members(data)}
@@ -248,7 +253,7 @@ class OpenAIStream(PassingStream[ChatCall, Progress]):
     def _frame(self, chunk: _Glance, data: bytes, name: bytes, frame: bytes) -> bytes:
         choices, usage = chunk.choices, chunk.usage
         if usage:
-            self._count(usage)
+            self._count(usage, data)
         if not choices or chunk.error is not UNSET or name:
             out = self._special(chunk, data, name, has_choices=bool(choices))
             if out is not None:

@@ -10,8 +10,10 @@ from tollway.domain.usage import Usage
 from tollway.providers import classify
 from tollway.providers.cleaning import clean
 from tollway.providers.problem import MAX_BODY, MAX_COMMAS
-from tollway.providers.relayed_usage import read_any_usage
+from tollway.providers.service_tier import with_tier
+from tollway.providers.usage import read_relayed_usage
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, members
+from tollway.wire.request_body import is_model_name
 from tollway.wire.sse import SseDecoder, WholeEvents
 from tollway.wire.usage_watch import watch
 
@@ -68,6 +70,7 @@ class PassageStream:
         "_cleaner",
         "_hiding",
         "_metered",
+        "_read",
         "_watch",
         "_whole",
         "all_said",
@@ -99,6 +102,7 @@ class PassageStream:
         self._cleaner: ErrorCleaner | None = None
         self._watch = watch(content_type)
         self._whole = WholeEvents()
+        self._read: Raw | None = None  # the usage object that has been read
         self.is_events = content_type.startswith(b"text/event-stream")
         self.is_json = content_type.startswith(b"application/json")
         self.started = False
@@ -132,6 +136,16 @@ class PassageStream:
         """Whether the events hold more errors than are cleaned: nothing more comes out."""
         return self._cleaner is not None and self._cleaner.spent
 
+    @property
+    def answered_model(self) -> str:
+        """The model that the answer names; empty where it names none that is fit to be written down."""
+        named = self._watch.model
+        try:
+            name = "" if named is None else _as_text(named)
+        except UNREADABLE:
+            return ""
+        return name if is_model_name(name) else ""
+
     def _clean(self, events: bytes, failure: UpstreamFailure) -> bytes:
         if self._cleaner is None:
             self._cleaner = ErrorCleaner(self._hiding(failure))
@@ -142,12 +156,17 @@ class PassageStream:
         self.started = seen.begun
         self.all_said = seen.all_said
         self.content_bytes = seen.text_bytes
-        if seen.usage is not None and self._metered:
-            self.usage = read_any_usage(seen.usage) or self.usage
+        if seen.usage is not None and seen.usage is not self._read and self._metered:
+            self._read = seen.usage
+            if (usage := read_relayed_usage(seen.usage)) is not None:
+                self.usage = with_tier(usage, seen.service_tier)
         if seen.error is not None and self.is_events and self.failure is None:
             self.failure = classify.failure(200, classify.read_problem(seen.error))
         self.settled = seen.terminal
         self.done = self.is_events and seen.terminal and self.failure is None
+
+
+_as_text = decoder(str)
 
 
 class ErrorCleaner:

@@ -1,73 +1,166 @@
-"""The usage object of an answer, in all its spellings: data of a stranger, believed only where it can be true."""
+"""The usage object of an answer, in all its spellings: data of a stranger, believed only where it can be true.
 
-from typing import Annotated, TypeAlias
+Nearly all are told as OpenAI tells them and add up: those are read here. All else is read a second time, by the rule of
+``usage_rule.py``.
+"""
+
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from tollway.domain.usage import Usage, told
-from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
+from tollway.domain.usage import Bucket, Usage
+from tollway.providers.service_tier import tier_of, with_tier
+from tollway.providers.usage_rule import Tokens, second_reading
+from tollway.wire.json import UNREADABLE, Raw, Unset, decoder
 
-MAX_TOKENS = 1_000_000_000
-"""No call uses more: a hundred times the longest context. A larger count is an error, not a bill."""
+Nothing: TypeAlias = Literal[0] | None
+"""A count that is left to the second reading where there is any."""
 
-Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
-"""A count that can be believed."""
+
+class _NoLifetimes(msgspec.Struct, gc=False):
+    ttl_30m_tokens: Nothing = None
+    ttl_12h_tokens: Nothing = None
 
 
 class InputDetails(msgspec.Struct, gc=False):
     """What the input was made of."""
 
     cached_tokens: Tokens | None = None
+    cache_write_tokens: Tokens | None = None
+    audio_tokens: Nothing = None
+    image_tokens: Nothing = None
+    video_tokens: Nothing = None
+    cache_creation_tokens: Nothing = None
+    cache_read_input_tokens: Nothing = None
+    cached_tokens_details: None = None
+    cache_write_tokens_details: _NoLifetimes | None = None
+    cache_creation: None = None
 
 
 class OutputDetails(msgspec.Struct, gc=False):
     """What the output was made of."""
 
     reasoning_tokens: Tokens | None = None
+    audio_tokens: Nothing = None
+    image_tokens: Nothing = None
+    video_tokens: Nothing = None
+    thinking_tokens: Nothing = None
 
 
-class _Counts(msgspec.Struct, gc=False):
+class _NoInputDetails(msgspec.Struct, gc=False):
+    cached_tokens: Nothing = None
+    audio_tokens: Nothing = None
+
+
+class _NoSearches(msgspec.Struct, gc=False):
+    web_search_requests: Nothing = None
+
+
+class _Usual(msgspec.Struct, gc=False):
+    """A usage object with nothing rare in it."""
+
+    total_tokens: Tokens | None = None
+    service_tier: Literal["standard", "default"] | None = None  # Mistral's, Anthropic's
+    cached_prompt_text_tokens: Nothing = None
+    cache_read_input_tokens: Nothing = None
+    cache_creation_input_tokens: Nothing = None
+    cache_creation: None = None
+    reasoning_tokens: Nothing = None
+    citation_tokens: Nothing = None
+    num_search_queries: Nothing = None
+    server_tool_use: _NoSearches | None = None
+    server_side_tool_usage_details: None = None
+    prompt_audio_seconds: Nothing = None
+    seconds: Nothing = None
+    generated_images: Nothing = None
+    characters: Nothing = None
+    pages_processed: Nothing = None
+
+
+class FullCounts(_Usual, gc=False, kw_only=True):
+    """As chat answers spell it."""
+
     prompt_tokens: Tokens
     completion_tokens: Tokens
-
-
-class FullCounts(_Counts, gc=False):
-    """A usage object that is right in all that is looked at."""
-
     prompt_tokens_details: InputDetails | None = None
-    prompt_token_details: InputDetails | None = None  # Mistral's, sic
-    num_cached_tokens: Tokens | None = None  # Mistral's
     completion_tokens_details: OutputDetails | None = None
+    prompt_token_details: _NoInputDetails | None = None  # Mistral's, sic
+    num_cached_tokens: Tokens | None = None  # Mistral's
+    cached_tokens: Tokens | None = None  # Kimi's
+    prompt_cache_hit_tokens: Tokens | None = None  # DeepSeek's
+
+
+class _NewerCounts(_Usual, gc=False, kw_only=True):
+    """As responses, images and sound spell it."""
+
+    num_cached_tokens: Nothing = None
+    cached_tokens: Nothing = None
+    prompt_cache_hit_tokens: Nothing = None
+
+    input_tokens: Tokens
+    output_tokens: Tokens
+    input_tokens_details: InputDetails | None = None
+    output_tokens_details: OutputDetails | None = None
+    input_token_details: _NoInputDetails | None = None
+    output_token_details: _NoInputDetails | None = None
 
 
 _decode_full = decoder(FullCounts)
-_decode_counts = decoder(_Counts)
+_decode_newer = decoder(_NewerCounts)
 
 
 def read_usage(raw: Raw) -> Usage | None:
-    """The counts, or None where they are missing, negative, absurd or no integers. Zero stays zero.
-
-    Details that cannot be true are left out; a part is never larger than its whole.
-    """
+    """The counts, or None where they are missing, negative, absurd, no integers, or all zero."""
     try:
-        return usage_of(_decode_full(raw))
+        usage = usage_of(_decode_full(raw))
+        if usage is not None:
+            return usage
     except UNREADABLE:
-        return _only_counts(raw)
+        pass
+    return _read_again(raw)
 
 
-def read_full(raw: Raw) -> FullCounts | None:
-    """The usage object, if it is right in all that is looked at."""
+def read_relayed_usage(raw: Raw) -> Usage | None:
+    """The same, quicker for answers of newer paths than those of chats."""
     try:
-        return _decode_full(raw)
+        newer = _decode_newer(raw)
     except UNREADABLE:
+        return read_usage(raw)
+    into, out, total = newer.input_tokens_details, newer.output_tokens_details, newer.total_tokens
+    return _plain(newer.input_tokens, newer.output_tokens, total, into, out, 0) or _read_again(raw)
+
+
+def usage_of(full: FullCounts) -> Usage | None:
+    """The counts of an object that adds up; None for one that has to be read a second time."""
+    into, out = full.prompt_tokens_details, full.completion_tokens_details
+    cached = full.num_cached_tokens or full.cached_tokens or full.prompt_cache_hit_tokens or 0
+    return _plain(full.prompt_tokens, full.completion_tokens, full.total_tokens, into, out, cached)
+
+
+def _read_again(raw: Raw) -> Usage | None:
+    usage = second_reading(raw)
+    return None if usage is None else with_tier(usage, tier_of(raw))
+
+
+def _plain(
+    prompt: int, completion: int, total: int | None, into: InputDetails | None, out: OutputDetails | None, cached: int
+) -> Usage | None:
+    written = reasoning = 0
+    if into is not None:
+        cached = into.cached_tokens or cached
+        written = into.cache_write_tokens or 0
+    if out is not None:
+        reasoning = out.reasoning_tokens or 0
+    if total is not None and total != prompt + completion:
+        completion += reasoning  # perhaps it stands beside
+        if total != prompt + completion:
+            return None
+    fresh, said = prompt - cached - written, completion - reasoning
+    if not prompt or fresh < 0 or said < 0:
         return None
-
-
-def usage_of(full: FullCounts) -> Usage:
-    """The counts; a part is never larger than its whole."""
-    details = full.completion_tokens_details
-    reasoning = (details.reasoning_tokens or 0) if details is not None else 0
-    return told(full.prompt_tokens, full.completion_tokens, _cached(full) or 0, reasoning)
+    if written:
+        return Usage(fresh, said, cached, reasoning, {Bucket.CACHE_WRITE: written})
+    return Usage(fresh, said, cached, reasoning)
 
 
 class _InputCount(msgspec.Struct, gc=False):
@@ -82,61 +175,31 @@ def read_input_usage(raw: Raw | Unset) -> Usage | None:
     if isinstance(raw, Unset):
         return None
     try:
-        return Usage(_decode_input_count(raw).prompt_tokens, 0)
+        tokens = _decode_input_count(raw).prompt_tokens
     except UNREADABLE:
         return None
+    return Usage(tokens, 0) if tokens else None
 
 
-class _Said(msgspec.Struct, gc=False):
-    content: Raw | Unset = UNSET
-    reasoning_content: Raw | Unset = UNSET
-    refusal: Raw | Unset = UNSET
-    tool_calls: Raw | Unset = UNSET
+class _CachedCount(msgspec.Struct, gc=False):
+    cached_tokens: Tokens | None = None
 
 
-class _SayingChoice(msgspec.Struct, gc=False):
-    message: _Said | None = None
+class _CachedCounts(_CachedCount, gc=False):
+    prompt_tokens_details: _CachedCount | None = None
+    prompt_token_details: _CachedCount | None = None
+    num_cached_tokens: Tokens | None = None
 
 
-class _SayingReply(msgspec.Struct, gc=False):
-    choices: list[_SayingChoice]
+_decode_cached = decoder(_CachedCounts)
 
 
-_decode_said = decoder(_SayingReply)
-
-
-def said_bytes(body: bytes) -> int:
-    """How many bytes of a whole answer in OpenAI's format are what the model said: to bill it without its usage."""
+def tells_cached(raw: Raw) -> bool:
+    """Whether a usage object says how much of the prompt was cached, be it nothing."""
     try:
-        choices = _decode_said(body).choices
+        counts = _decode_cached(raw)
     except UNREADABLE:
-        return 0
-    size = 0
-    for choice in choices:
-        if said := choice.message:
-            for raw in (said.content, said.reasoning_content, said.refusal, said.tool_calls):
-                if not isinstance(raw, Unset) and not is_null(raw):
-                    size += len(raw) - 2  # without the quotes or brackets
-    return size
-
-
-def has_cached(full: FullCounts) -> bool:
-    """Whether the usage object says how much of the prompt was cached."""
-    return _cached(full) is not None
-
-
-def _cached(full: FullCounts) -> int | None:
-    """The first of the three spellings, newest first."""
-    if (details := full.prompt_tokens_details) is not None and details.cached_tokens is not None:
-        return details.cached_tokens
-    if full.num_cached_tokens is not None:
-        return full.num_cached_tokens
-    return None if (details := full.prompt_token_details) is None else details.cached_tokens
-
-
-def _only_counts(raw: Raw) -> Usage | None:
-    try:
-        counts = _decode_counts(raw)
-    except UNREADABLE:
-        return None
-    return Usage(counts.prompt_tokens, counts.completion_tokens)
+        return False
+    details = (counts, counts.prompt_tokens_details, counts.prompt_token_details)
+    told = any(each is not None and each.cached_tokens is not None for each in details)
+    return told or counts.num_cached_tokens is not None

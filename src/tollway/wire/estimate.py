@@ -1,5 +1,10 @@
 """How many tokens a prompt will be, before a provider has counted: almost free, and rather too many than too few."""
 
+from msgspec.structs import replace
+
+from tollway.domain.doubts import OUTPUT_UNTOLD, PROMPT_UNTOLD, joined
+from tollway.domain.usage import Usage
+
 BYTES_PER_TOKEN = 4
 """English text and code have 3.5 to 5 bytes per token; Chinese and Japanese 3 to 4 in UTF-8. The JSON around the text
 (about 30 bytes for each message, 7 tokens here, 3 or 4 in truth) makes up for the low side."""
@@ -19,3 +24,17 @@ def prompt_tokens_estimate(prompt_bytes: int) -> int:
 def output_tokens_estimate(content_bytes: int) -> int:
     """Tokens for so many bytes of generated text, for an answer that was cut before its usage came."""
     return -(-content_bytes // BYTES_PER_TOKEN)
+
+
+def with_estimates(usage: Usage, prompt_tokens: int, said_tokens: int) -> Usage:
+    """What a provider told, where a zero in it cannot be true, for an answer that was estimated so.
+
+    No prompt has 0 tokens. An output of 0 beside a text is believed, as the provider asks no more for it, but in doubt.
+    """
+    if not usage.input_tokens:
+        output = usage.output if usage.output_tokens else said_tokens
+        doubt = joined(usage.doubt, PROMPT_UNTOLD)
+        return replace(usage, input=prompt_tokens, output=output, measured=False, doubt=doubt)
+    if said_tokens and not usage.output_tokens:
+        return replace(usage, doubt=joined(usage.doubt, OUTPUT_UNTOLD))
+    return usage

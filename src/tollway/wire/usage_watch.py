@@ -30,6 +30,10 @@ class UsageWatch(Protocol):
 
     usage: Raw | None
     """The usage object, whole; of several the last."""
+    model: Raw | None
+    """What the answer says which model it is of."""
+    service_tier: Raw | None
+    """What it says which service tier it was made in; of several the last."""
     error: Raw | None
     """The error object of an answer that is or ends with one."""
     begun: bool
@@ -63,6 +67,8 @@ class _WatchNothing:
 
     def __init__(self) -> None:
         self.usage: Raw | None = None
+        self.model: Raw | None = None
+        self.service_tier: Raw | None = None
         self.error: Raw | None = None
         self.begun = False
         self.text_bytes = 0
@@ -77,31 +83,34 @@ class _WatchNothing:
         """Nothing was open."""
 
 
+_SEEN = ("usage", "error", "model", "service_tier")
+
+
 class _WatchObject(_WatchNothing):
     """One JSON object."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._members = TopMembers(("usage", "error"))
+        self._members = TopMembers(_SEEN)
 
     def feed(self, piece: bytes) -> None:
         super().feed(piece)
         self._members.feed(piece)
         if self._members.ended:
             self.terminal = self._members.whole
-            self.usage = _kept(self._members.found.get("usage", UNSET))
-            self.error = _kept(self._members.found.get("error", UNSET))
+            found = self._members.found
+            self.usage, self.error, self.model, self.service_tier = (_kept(found.get(name, UNSET)) for name in _SEEN)
 
 
 class _Inner(msgspec.Struct, gc=False):
     usage: Raw | Unset = UNSET
     error: Raw | Unset = UNSET
+    model: Raw | Unset = UNSET
+    service_tier: Raw | Unset = UNSET
 
 
-class _Data(msgspec.Struct, gc=False):
+class _Data(_Inner, gc=False):
     type: str = ""
-    usage: Raw | Unset = UNSET
-    error: Raw | Unset = UNSET
     delta: Raw | Unset = UNSET
     response: _Inner | None = None  # in events of the Responses API
 
@@ -147,7 +156,11 @@ class _WatchEvents(_WatchNothing):
         except UNREADABLE:
             said = _Data(type="error", error=Raw(encode(data.decode()))) if name == b"error" else _NOTHING
         inner = said.response or said
-        self.usage = _kept(said.usage) or _kept(inner.usage) or self.usage
+        usage = _kept(said.usage) or _kept(inner.usage)
+        if usage is not None or said.response is not None:
+            self.usage = usage or self.usage
+            self.model = _kept(inner.model) or self.model
+            self.service_tier = _kept(inner.service_tier) or self.service_tier
         self.error = _error(said.error) or _error(inner.error) or self.error
         kind = said.type or name.decode("ascii", "replace")
         if kind == "error" and self.error is None:  # flat: the event is the error object

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from tollway.domain.failures import FailureKind
 from tollway.domain.usage import told
@@ -87,6 +88,31 @@ def test_an_object_that_holds_an_error_is_an_answer() -> None:
     answer = b'{"status":"failed","error":{"code":"server_error"},"usage":null}'
     assert stream.feed(answer) + stream.close() == answer
     assert (stream.failure, stream.finished, stream.usage) == (None, True, None)
+
+
+RESPONSE = {"model": "gpt-x", "service_tier": "priority", "usage": {"input_tokens": 3, "output_tokens": 4}}
+
+
+@pytest.mark.parametrize("content_type", [EVENTS, b"application/json"])
+def test_the_tier_and_the_model_that_an_answer_names_are_read(content_type: bytes) -> None:
+    stream = PassageStream(content_type)
+    if content_type == EVENTS:
+        created = {"type": "response.created", "response": {**RESPONSE, "service_tier": "auto", "usage": None}}
+        completed = {"type": "response.completed", "response": RESPONSE}
+        stream.feed(b"data: %b\n\n" % json.dumps(created).encode())
+        assert (stream.usage, stream.answered_model) == (None, "gpt-x")
+        stream.feed(b"data: %b\n\n" % json.dumps(completed).encode())
+    else:
+        stream.feed(json.dumps(RESPONSE).encode())
+    assert stream.usage == replace(told(3, 4), service_tier="priority")
+    assert stream.answered_model == "gpt-x"
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "x" * 257, "a\nb", {}])
+def test_a_model_that_is_not_fit_to_be_written_down_is_none(name: object) -> None:
+    stream = PassageStream(b"application/json")
+    stream.feed(json.dumps({**RESPONSE, "model": name}).encode())
+    assert stream.answered_model == ""
 
 
 def test_what_is_fetched_again_was_used_before() -> None:

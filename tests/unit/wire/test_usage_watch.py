@@ -44,6 +44,24 @@ def test_an_object_may_be_an_error() -> None:
     assert see(b"application/problem+json", json.dumps({"error": ERROR}).encode()) == (None, ERROR, True)
 
 
+def test_an_answer_names_its_model_and_its_tier() -> None:
+    answer = {"model": "m", "service_tier": "flex", "usage": USAGE}
+    created = event({"type": "response.created", "response": {"model": "m", "service_tier": "auto"}})
+    completed = event({"type": "response.completed", "response": {**answer, "model": None}})
+    chunk = event({"choices": [], **answer})
+    for content_type, pieces in (
+        (JSON, [json.dumps(answer).encode()]),
+        (EVENTS, [created, completed]),
+        (EVENTS, [chunk]),
+    ):
+        watching = watch(content_type)
+        assert (watching.model, watching.service_tier) == (None, None)
+        for piece in pieces:
+            watching.feed(piece)
+        assert watching.model is not None and watching.service_tier is not None
+        assert (bytes(watching.model), bytes(watching.service_tier)) == (b'"m"', b'"flex"')
+
+
 def test_what_is_no_object_never_ends_well() -> None:
     assert see(JSON, b"<html>") == (None, None, False)
     assert see(JSON, b'{"usage":{}} x') == ({}, None, False)
@@ -186,5 +204,6 @@ def test_any_bytes_look_the_same_in_any_cut(pieces: list[bytes], content_type: b
         for part in cut:
             watching.feed(part)
         watching.close()
-        raw.append((watching.usage, watching.error, watching.terminal, watching.begun, watching.text_bytes))
+        said = (watching.usage, watching.error, watching.model, watching.service_tier)
+        raw.append((*said, watching.terminal, watching.begun, watching.text_bytes))
     assert raw[0] == raw[1]

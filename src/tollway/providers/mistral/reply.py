@@ -25,8 +25,9 @@ from tollway.providers.mistral.content import PART_TYPES, Content, said_in
 from tollway.providers.mistral.logprobs import logprobs_of
 from tollway.providers.mistral.tools import short_id
 from tollway.providers.reasons import real_reason
+from tollway.providers.said import said_bytes
 from tollway.providers.tool_numbers import MAX_CALLS, real
-from tollway.providers.usage import has_cached, read_full, read_usage, said_bytes, usage_of
+from tollway.providers.usage import read_usage, tells_cached
 from tollway.wire.chat_answer import (
     FINISH_REASONS,
     ID_PREFIX,
@@ -162,7 +163,8 @@ def whole(body: bytes, call: ChatCall) -> ChatResult | UpstreamFailure:
         service_tier=_service_tier(reply.usage, call),
     )
     out = encode(completion)
-    return ChatResult(out, usage, 0 if usage else said_bytes(out), once(warnings))
+    size = 0 if usage is not None and usage.output_tokens else said_bytes(out)
+    return ChatResult(out, usage, size, once(warnings))
 
 
 def _decode_large(body: bytes) -> _Reply:
@@ -205,11 +207,10 @@ def counted(raw: Raw | Unset) -> tuple[Usage | None, TokenCounts | Unset]:
     """The usage, and the usage object for the client: neither where the provider's cannot be believed."""
     if isinstance(raw, Unset):
         return None, UNSET
-    full = read_full(raw)
-    usage = read_usage(raw) if full is None else usage_of(full)
+    usage = read_usage(raw)
     if usage is None:
         return None, UNSET
-    return usage, token_counts(usage, cached_told=full is not None and has_cached(full))
+    return usage, token_counts(usage, cached_told=tells_cached(raw))
 
 
 def finish_reason(received: str, call: ChatCall) -> str:

@@ -1,0 +1,19 @@
+"""Why a usage is not certain though its provider told it: short names, in the ledger with commas between them."""
+
+UNTRUE_COUNT = "untrue_count"
+"""A count could not be true and was taken from the total."""
+TOTAL_DIFFERS = "total_differs"
+"""The total is not the sum of what it should be the sum of."""
+PARTS_EXCEED_WHOLE = "parts_exceed_whole"
+"""Of a whole more was told than there is of it."""
+UNREADABLE_TIER = "unreadable_tier"
+"""What stands for the service tier is no name of one."""
+PROMPT_UNTOLD = "prompt_untold"
+"""The output was told without a prompt, which was estimated."""
+OUTPUT_UNTOLD = "output_untold"
+"""The answer says something, and its output was told as nothing."""
+
+
+def joined(*doubts: str) -> str:
+    """Several, some of which may be none or several themselves, as one."""
+    return ",".join([doubt for doubt in doubts if doubt])

@@ -1,0 +1,26 @@
+"""What stands for a count that a provider told as nothing, where that cannot be."""
+
+from tollway.domain.usage import Bucket, Usage, told
+from tollway.wire.estimate import with_estimates
+
+
+def test_no_prompt_is_nothing() -> None:
+    usage = Usage(100, 40, measured=False, doubt="prompt_untold")
+    assert with_estimates(told(0, 40), 100, 9) == usage
+    assert with_estimates(told(0, 40, 0, 40), 100, 9) == Usage(100, 0, 0, 40, measured=False, doubt="prompt_untold")
+
+
+def test_where_no_tokens_are_told_at_all_both_are_estimated() -> None:
+    others = {Bucket.WEB_SEARCHES: 2}
+    assert with_estimates(Usage(0, 0, others=others), 100, 9) == Usage(
+        100, 9, others=others, measured=False, doubt="prompt_untold"
+    )
+
+
+def test_an_output_of_nothing_beside_a_text_is_in_doubt() -> None:
+    assert with_estimates(told(5, 0, 5), 100, 9) == Usage(0, 0, 5, doubt="output_untold")
+
+
+def test_what_can_be_true_stays() -> None:
+    for usage in (told(5, 0), told(5, 7, 5, 7), Usage(0, 3, others={Bucket.INPUT_AUDIO: 4})):
+        assert with_estimates(usage, 100, 0) is usage
