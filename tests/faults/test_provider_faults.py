@@ -466,7 +466,7 @@ async def test_d25_another_model_in_the_answer_changes_neither_the_answer_nor_it
     assert (answer.json["model"], answer.header("x-tollway-model")) == ("a-dearer-model", tenant.model)
     assert answer.header("x-tollway-cost") == "0.00005"
     (row,) = await tenant.ledger(1)
-    assert (row["model"], row["upstream_model"], row["state"]) == (tenant.model, tenant.model, "exact")
+    assert (row["model"], row["upstream_model"], row["state"]) == (tenant.model, None, "exact")
 
 
 async def test_d30_a_provider_that_finishes_although_we_hung_up_is_entered_once_by_estimate(tenant: Tenant) -> None:

@@ -12,8 +12,8 @@ from tollway.store.migrate import migrate
 BEFORE = """
 INSERT INTO tollway.virtual_keys (id, hash, hint) VALUES ('key_1', decode(repeat('00', 32), 'hex'), 'sk-…');
 INSERT INTO tollway.ledger (
-    attempt_id, call_id, attempt, key_id, model, provider, upstream_model, started_at, duration_ms, first_byte_ms, status,
-    outcome, stream, state, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
+    attempt_id, call_id, attempt, key_id, model, provider, upstream_model, started_at, duration_ms, first_byte_ms,
+    status, outcome, stream, state, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
     cost, priced, charged, price_input, price_cached_input, price_output, revision, cause, operation)
 VALUES
     ('req_1-1', 'req_1', 1, 'key_1', 'm', 'openai', 'm', now() - interval '1 day', 5, NULL, 503,
