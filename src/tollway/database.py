@@ -8,6 +8,7 @@ import secrets
 
 import asyncpg
 
+from tollway.accounting.builtin_prices import resolve_missing
 from tollway.domain.keys import Secret
 from tollway.home import Home, StartError
 from tollway.settings import Settings
@@ -208,6 +209,7 @@ async def prepare_on(connection: asyncpg.Connection, settings: Settings, key: Se
         await migrate(connection)
         await check_encryption_key(connection, Vault.of(key, settings.iv))
         await seed(connection)
+        await resolve_missing(connection)  # or the first calls would find no price
         for provider, base_url in settings.base_urls.items():
             try:
                 await seed(connection, {provider: base_url})

@@ -17,6 +17,7 @@ import msgspec
 
 from tollway.domain.hosts import is_loopback
 from tollway.domain.keys import Secret
+from tollway.domain.unpriced import Unpriced
 from tollway.routing.addresses import BUILTIN, base_url_problem
 from tollway.store.uri import complete
 from tollway.store.uri import read as read_database_url
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_key: Secret | None
     workers: int
     assumed_output_tokens: int
+    unpriced: Unpriced
     redis_url: Secret | None
     cors_allow_origins: tuple[str, ...] | None
     """Origins as browsers write them, or ``*`` alone."""
@@ -276,6 +278,15 @@ def _choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _unpriced(text: str) -> Unpriced:
+    try:
+        return Unpriced.parse(text)
+    except ValueError:
+        raise ValueError(
+            f"{_shown(text)} is neither auto, refuse, allow nor a price for 1,000 input and output tokens such as 0.01/0.03"
+        ) from None
+
+
 def _switch(text: str) -> bool:
     return _choice("true", "false", "1", "0", "yes", "no", "on", "off")(text) in ("true", "1", "yes", "on")
 
@@ -416,6 +427,14 @@ VARIABLES: tuple[Variable, ...] = (
         "1024",
         "Output tokens reserved against a token limit where a request names no cap.",
         _integer(1, 100_000_000),
+    ),
+    Variable(
+        "UNPRICED",
+        "auto",
+        "What is done with calls on a shared provider key whose price is not known: auto refuses those that are billed "
+        "by tokens, refuse all, allow none; a price such as 0.01/0.03 (US dollars per 1,000 input and output tokens) "
+        "bills them, marked so.",
+        _unpriced,
     ),
     Variable("REDIS_URL", None, "Shared limits and cache for many machines; not used yet.", _redis_url),
     Variable(

@@ -101,9 +101,11 @@ async def test_the_list_price_of_an_unpriced_model_comes_into_force(postgres_url
     async with connected(postgres_url) as psql, following(postgres_url) as configuration:
         await psql.execute("""INSERT INTO "LLMModels" (name, provider) VALUES ('new', 'openai')""")
         await until(lambda: "new" in configuration.snapshot.routes)
-        assert configuration.snapshot.routes["new"].targets[0].price is None
-        await psql.execute("INSERT INTO tollway.builtin_prices VALUES ('openai', 'new', 1, NULL, 2, 'v')")
-        await until(lambda: configuration.snapshot.routes["new"].targets[0].price is not None)
+        assert configuration.snapshot.routes["new"].targets[0].tariff is None
+        await psql.execute("INSERT INTO tollway.builtin_prices (provider, model, periods) "
+            """VALUES ('openai', 'new', '[{"rates": [{"bucket": "input", "usd": "2"}]}]')"""
+        )
+        await until(lambda: configuration.snapshot.routes["new"].targets[0].tariff is not None)
 
 
 async def test_every_change_moves_the_revision_forward(postgres_url: str) -> None:

@@ -147,7 +147,7 @@ def stream_head(attempt: Attempt, now: float) -> bytes:
 def _cost_line(attempt: Attempt, cost: int | None) -> bytes:
     if cost is None:
         return b""
-    price = attempt.upstream.target.price
+    price = attempt.price
     dollars = format_dollars(cost, price.scale) if price is not None else "0"
     return b"x-tollway-cost: %b\r\n" % dollars.encode()
 

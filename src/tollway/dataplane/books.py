@@ -19,8 +19,10 @@ from tollway.domain.asked import NoUsage
 from tollway.domain.failures import OF_THE_REQUEST, FailureKind, UpstreamFailure, cause_of
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import UNPRICED_BUCKET, Price
+from tollway.domain.unpriced import FALLBACK_PRICE
 from tollway.domain.usage import Usage
 from tollway.observe.metrics import Metrics
+from tollway.observe.unpriced import UnpricedAlarm
 from tollway.providers.base import is_good
 from tollway.wire.estimate import output_tokens_estimate, with_estimates
 
@@ -69,10 +71,13 @@ _NOTHING = Usage(input=0, output=0)
 class Books:
     """Turns the end of an attempt into a ledger entry, the truth for the token limit, and metrics."""
 
-    def __init__(self, journal: Journal, metrics: Metrics, now: Clock) -> None:
+    def __init__(self, journal: Journal, metrics: Metrics, now: Clock, fallback_price: Price | None = None) -> None:
+        """``fallback_price`` bills the tokens of models whose price nobody knows."""
         self._journal = journal
         self._metrics = metrics
         self._now = now
+        self.fallback_price = fallback_price
+        self._alarm = UnpricedAlarm()
         self._unfindable = False  # the journal, and there can be no other one
         self._failing = False  # what was lost could not be saved the last time
 
@@ -144,18 +149,20 @@ class Books:
         if usage is not None:
             if not usage.measured and not partial:
                 state = "estimated"
-            priced = attempt.upstream.target.price is not None or (no_usage is NoUsage.FREE and not usage.total_tokens)
+            priced = attempt.price is not None or (no_usage is NoUsage.FREE and not usage.total_tokens)
         elif no_usage is NoUsage.ESTIMATE:
             output_tokens = _output_tokens(attempt, outcome, content_bytes)
             usage = Usage(call.prompt_tokens, output_tokens, measured=False)
             state = "partial" if partial else "estimated"
-            priced = attempt.upstream.target.price is not None
+            priced = attempt.price is not None
         else:
             usage, state, priced = _NOTHING, "none", no_usage is NoUsage.FREE
         now = self._now()
         call.hold.settle(usage.total_tokens, now)
-        price = attempt.upstream.target.price
+        price = attempt.price
         cost, doubt = (0, usage.doubt) if price is None else price.bill(usage)
+        if price is not None and price is self.fallback_price:
+            doubt = f"{doubt},{FALLBACK_PRICE}" if doubt else FALLBACK_PRICE
         if doubt and not cost and UNPRICED_BUCKET in doubt:
             priced = False  # what was used has no rate, so that nothing is not what it cost
         scale = PICODOLLARS if price is None else price.scale
@@ -167,6 +174,7 @@ class Books:
         provider = attempt.upstream.target.provider.name
         if not priced:
             self._metrics.unpriced(attempt.upstream.target.model, provider)
+            self._alarm.note(attempt.upstream.target.model, provider, now)
         self._metrics.answered(
             attempt.upstream.target.model,
             provider,
@@ -181,7 +189,7 @@ class Books:
     def waive(self, attempt: Attempt, outcome: str, failure: UpstreamFailure | None = None) -> None:
         """Enter an attempt that reached nobody: on the house. Without effect on one that is entered already."""
         if not attempt.entered:
-            priced = attempt.upstream.target.price is not None
+            priced = attempt.price is not None
             now = self._now()
             cause, request_id = _cause(attempt, outcome, failure)
             self._enter(

@@ -8,6 +8,7 @@ from tollway.admission.allowances import Hold
 from tollway.dataplane.upstreams import Upstream
 from tollway.domain.asked import Asked, NoUsage
 from tollway.domain.failures import UpstreamFailure
+from tollway.domain.prices import Price
 from tollway.domain.refusals import Refusal
 from tollway.http1.answer import Answer
 from tollway.http1.exchange import Request
@@ -146,17 +147,20 @@ class Attempt:
         "further",
         "message",
         "number",
+        "price",
         "started",
         "status",
         "upstream",
         "warnings",
     )
 
-    def __init__(self, call: Call, prepared: Prepared, deadline: float, now: float) -> None:
+    def __init__(self, call: Call, prepared: Prepared, deadline: float, now: float, price: Price | None) -> None:
         call.attempts += 1
         self.call = call
         self.upstream, self.adapter, self.credential, self.message, self.further, self.warnings = prepared
         self.number = call.attempts
+        self.price = price
+        """By which it is billed; None: nobody knows it."""
         self.started = now
         self.deadline = deadline
         """Loop time at which the whole call, with all its attempts, is over."""

@@ -9,6 +9,7 @@ A large body is no reason to work for a key that has nothing left: it is asked f
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
 
 import msgspec
 
@@ -17,15 +18,18 @@ from tollway.dataplane.answers import call_lines, limit_lines, refuse
 from tollway.dataplane.calls import Attempt, Call, Cut, Operation, Prepared
 from tollway.dataplane.failures import fit_to_tell, of_its_account
 from tollway.dataplane.offload import AT_ONCE_BYTES
+from tollway.dataplane.unpriced import price_of
 from tollway.dataplane.world import World
 from tollway.domain.asked import Asked
 from tollway.domain.failures import FailureKind, UpstreamFailure
+from tollway.domain.prices import Price
 from tollway.domain.refusals import (
     BadRequest,
     CannotAccount,
     ClientFault,
     Draining,
     ExpiredKey,
+    ModelNotPriced,
     NoAnswer,
     Overloaded,
     Refusal,
@@ -203,12 +207,15 @@ async def answer(world: World, call: Call) -> Refusal | None:
         if failures and target is failures[-1][0]:
             await asyncio.sleep(repeat_pause_s(failures[-1][1]))
         prepared: Prepared | UpstreamFailure
-        if call.large:
+        price = price_of(world, call, target)
+        if isinstance(price, UpstreamFailure):
+            prepared = price
+        elif call.large:
             prepared = await world.offload.run(call.grant.id, way.prepare, world, call, target)
         else:
             prepared = way.prepare(world, call, target)
         if isinstance(prepared, Prepared):
-            attempt = Attempt(call, prepared, deadline, world.now())
+            attempt = Attempt(call, prepared, deadline, world.now(), cast(Price | None, price))
             del prepared  # of a stream nobody keeps the request, which is sent
             outcome = await attempt_once(world, attempt)
             if outcome is None:
@@ -228,6 +235,8 @@ async def answer(world: World, call: Call) -> Refusal | None:
             break
     if failures and all(failure.kind is FailureKind.UNSUPPORTED for _, failure in failures):
         return ClientFault(failures[0][1])
+    if failures and all(failure.kind is FailureKind.UNPRICED for _, failure in failures):
+        return ModelNotPriced(call.asked.model)
     return NoAnswer(tuple((called(target), failure) for target, failure in failures))
 
 

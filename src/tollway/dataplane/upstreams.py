@@ -91,6 +91,10 @@ class Upstreams:
             return cached[1]
         return self._unseal(grant, name, sealed)
 
+    def is_shared(self, grant: KeyGrant, provider: Provider) -> bool:
+        """Whether this key's calls run there on a credential that keys share; without any, nobody is billed."""
+        return provider.name not in grant.secrets and self.authorization(grant, provider) not in (b"", _NO_CREDENTIAL)
+
     def _of_environment(self, provider: Provider) -> bytes | UpstreamFailure:
         """The credential of ``MY_LLM_API_KEY`` for a provider named ``my-llm``; none where its row says so."""
         found = self._platform.get(_NO_LETTER.sub("_", provider.name.lower()))

@@ -175,7 +175,7 @@ def build(
         client=client,
         control=control,
         metrics=metrics,
-        books=Books(journal, metrics, now),
+        books=Books(journal, metrics, now, settings.unpriced.price),
         refusals=RefusalLog(settings.log_requests),
         log_writer=writer,
         now=now,

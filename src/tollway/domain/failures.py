@@ -22,6 +22,7 @@ class FailureKind(enum.Enum):
     CONTEXT = "context_length_exceeded"
     CONTENT = "content_filter"
     REQUEST = "request_refused"  # 400, 413, 422 of the client's own making
+    UNPRICED = "unpriced"  # not sent: nobody knows what it would cost, on a credential that keys share
     UNSUPPORTED = "unsupported"  # not sent: this provider's dialect cannot carry what the request asks for
 
 
@@ -43,6 +44,7 @@ OWN_WORDS = {
     FailureKind.CONTEXT: "The prompt is longer than the model's context.",
     FailureKind.CONTENT: "The provider's content filter refused the request.",
     FailureKind.REQUEST: "The provider refused the request.",
+    FailureKind.UNPRICED: "Its price is not known.",
     FailureKind.UNSUPPORTED: "The provider cannot take this request.",
 }
 """What each kind means, for the log and the ledger."""

@@ -5,6 +5,8 @@
 2. A bucket without a rate is billed by the rate of the bucket that it falls back to (``usage.FALLS_BACK``).
 3. The size of the prompt decides for the whole call: every token of it is billed at the rate of that size.
 4. The rates of a service tier replace a bucket's usual ones, with all their sizes.
+5. A line of a bill is exact wherever decimals can say it. What they cannot, such as a price per hour of a millisecond, is
+   rounded half to even at :data:`DIGITS` significant digits; the sum of the lines is not rounded again.
 """
 
 import hashlib
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -23,13 +25,20 @@ from tollway.domain.usage import FALLS_BACK, Bucket, Usage
 _PER_MILLION = 1_000_000
 MAX_RATES = 1000
 """Of one price."""
+MAX_USD = 1_000_000_000
+"""Of one rate, and for how many of a bucket it may be."""
+MAX_DECIMALS = 1000
+"""Of one rate."""
+MAX_TIER = 100
+"""Letters in the name of a service tier."""
 
 UNPRICED_BUCKET = "unpriced_bucket"
 """Doubt: something was used that the price has no rate for; it costs nothing here."""
 UNPRICED_TIER = "unpriced_tier"
 """Doubt: the answer names a service tier that the price has no rates for; the usual ones were used."""
 
-_FINE = 28  # decimals of amounts that no decimal can hold, such as a price per hour of one millisecond
+DIGITS = 28
+"""Of a line that no decimal can say exactly; as many as Python's ``Decimal`` has, by which others reckon."""
 
 
 class Rate(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -78,7 +87,15 @@ class _Band(msgspec.Struct, frozen=True):
     whole: bool
     """The four common buckets have rates, and nothing else costs: they say all of a plain usage."""
     rates: Mapping[str, _Billed]
-    """Of every bucket that has one, by its own or by what it falls back to."""
+    """Of every bucket that has one of its own."""
+
+    def rate_of(self, bucket: str) -> _Billed | None:
+        """A bucket's own, or the one of what it falls back to."""
+        found = self.rates.get(bucket)
+        if found is None:
+            others = FALLS_BACK.get(cast(Bucket, bucket), ())
+            return next((self.rates[other] for other in others if other in self.rates), None)
+        return found
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -104,26 +121,29 @@ class Price(msgspec.Struct, frozen=True):
 
     def bill(self, usage: Usage) -> tuple[int, str]:
         """The exact cost, and why it is in doubt, if it is."""
-        base = self.base
-        if (
-            base.whole
-            and not usage.others
-            and not usage.service_tier
-            and usage.input + usage.cache_read <= self.base_up_to
-        ):
-            cost = usage.input * base.input + usage.cache_read * base.cache_read
-            return cost + usage.output * base.output + usage.reasoning * base.reasoning, usage.doubt
+        if usage.others:
+            return self._bill_lines(usage)
+        tier, doubt = usage.service_tier, usage.doubt
+        band = self.base
+        if tier or usage.input + usage.cache_read > self.base_up_to:
+            band = self.band(usage)
+        if not band.whole:
+            return self._bill_lines(usage)
+        if tier and tier not in self.tiers:
+            doubt = _joined(doubt, UNPRICED_TIER)
+        cost = usage.input * band.input + usage.cache_read * band.cache_read
+        return cost + usage.output * band.output + usage.reasoning * band.reasoning, doubt
+
+    def _bill_lines(self, usage: Usage) -> tuple[int, str]:
         amounts = self.amounts(usage)
-        doubts = [usage.doubt] if usage.doubt else []
-        if usage.service_tier and usage.service_tier not in self.tiers:
-            doubts.append(UNPRICED_TIER)
-        if any(amount.rate is None for amount in amounts):
-            doubts.append(UNPRICED_BUCKET)
-        return sum(amount.cost for amount in amounts), ",".join(doubts)
+        unpriced = any(amount.rate is None for amount in amounts)
+        strange = usage.service_tier and usage.service_tier not in self.tiers
+        doubts = (usage.doubt, UNPRICED_TIER if strange else "", UNPRICED_BUCKET if unpriced else "")
+        return sum(amount.cost for amount in amounts), _joined(*doubts)
 
     def amounts(self, usage: Usage) -> list[Amount]:
         """The lines of the bill: every bucket that was used, and the fee for the call, if there is one."""
-        rates = self.band(usage).rates
+        band = self.band(usage)
         counts: dict[str, int] = {
             Bucket.INPUT: usage.input,
             Bucket.CACHE_READ: usage.cache_read,
@@ -131,9 +151,9 @@ class Price(msgspec.Struct, frozen=True):
             Bucket.REASONING: usage.reasoning,
             **usage.others,
         }
-        if Bucket.REQUESTS in rates:
+        if Bucket.REQUESTS in band.rates:
             counts[Bucket.REQUESTS] = 1
-        return [_amount(bucket, count, rates.get(bucket)) for bucket, count in counts.items() if count]
+        return [_amount(bucket, count, band.rate_of(bucket)) for bucket, count in counts.items() if count]
 
     def band(self, usage: Usage) -> _Band:
         """The rates that this usage is billed by."""
@@ -144,20 +164,33 @@ class Price(msgspec.Struct, frozen=True):
         return next(band for band in reversed(bands) if size > band.above or not band.above)
 
 
+def _joined(*doubts: str) -> str:
+    return ",".join(filter(None, doubts))
+
+
 def _amount(bucket: str, count: int, billed: _Billed | None) -> Amount:
     if billed is None:
         return Amount(bucket, count, 0, None)
     cost = max(count, billed.rate.minimum) * billed.units
-    return Amount(bucket, count, cost if billed.per == 1 else round(Fraction(cost, billed.per)), billed.rate)
+    return Amount(bucket, count, cost if billed.per == 1 else _quotient(cost, billed.per), billed.rate)
+
+
+def _quotient(amount: int, parts: int) -> int:
+    """One of so many equal parts, half to even at the last of :data:`DIGITS` digits."""
+    surplus = max(0, len(str(amount // parts)) - DIGITS)
+    return int(round(Fraction(amount, parts), -surplus))
 
 
 def price_of(rates: Iterable[Rate]) -> Price:
     """Compile rates. Raises ValueError for what cannot be a price."""
-    listed = tuple(sorted(rates, key=lambda rate: (rate.tier, rate.above, rate.bucket)))
+    listed = tuple(sorted(rates, key=_order))
     if not 0 < len(listed) <= MAX_RATES:
         raise ValueError(f"a price has between one and {MAX_RATES} rates")
     if len({(rate.bucket, rate.tier, rate.above) for rate in listed}) < len(listed):
         raise ValueError("two rates hold for the same bucket at the same time")
+    for (tier, bucket), above in _least_sizes(listed).items():
+        if above:
+            raise ValueError(f"{bucket} has a rate for prompts above {above} tokens, and none for shorter ones{_of(tier)}")
     for rate in listed:
         _check(rate)
     scale = max(PICODOLLARS, *(_scale_of(rate) for rate in listed))
@@ -180,6 +213,21 @@ def price_of(rates: Iterable[Rate]) -> Price:
     )
 
 
+def _order(rate: Rate) -> tuple[str, int, str]:
+    return rate.tier, rate.above, rate.bucket
+
+
+def _least_sizes(rates: Iterable[Rate]) -> dict[tuple[str, str], int]:
+    sizes: dict[tuple[str, str], int] = {}
+    for rate in rates:
+        sizes.setdefault((rate.tier, rate.bucket), rate.above)
+    return sizes
+
+
+def _of(tier: str) -> str:
+    return f" of the service tier {tier}" if tier else ""
+
+
 def rates_json(rates: Sequence[Rate]) -> bytes:
     """Rates as the database and the journal keep them."""
     return _encode(rates)
@@ -187,35 +235,34 @@ def rates_json(rates: Sequence[Rate]) -> bytes:
 
 def read_rates(text: str | bytes) -> list[Rate]:
     """The reverse of :func:`rates_json`. Raises ValueError for what is no list of rates."""
-    return _decode(text)
+    try:
+        return _decode(text)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"no list of rates: {error}") from None
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Rate]).decode
 
 
-def price_per_1k(input_cost: Decimal, output_cost: Decimal, cached_input_cost: Decimal | None = None) -> Price:
-    """A price from US dollars per 1,000 tokens; without its own price, cached input costs as much as fresh input.
-
-    Raises ValueError for a price that is negative or not a finite number.
-    """
-    rates = [Rate(Bucket.INPUT, input_cost, 1000), Rate(Bucket.OUTPUT, output_cost, 1000)]
-    if cached_input_cost is not None:
-        rates.append(Rate(Bucket.CACHE_READ, cached_input_cost, 1000))
-    return price_of(rates)
-
-
 def _check(rate: Rate) -> None:
-    if not rate.usd.is_finite() or rate.usd < 0:
-        raise ValueError("a price is a finite number, zero or more")
-    if rate.per < 1 or rate.above < 0 or rate.minimum < 0:
-        raise ValueError("a rate is for one or more, and from zero on")
+    if not rate.usd.is_finite() or not 0 <= rate.usd <= MAX_USD:
+        raise ValueError(f"a price is a finite number, from zero to {MAX_USD}")
+    if _decimals(rate.usd) > MAX_DECIMALS:
+        raise ValueError(f"a price has at most {MAX_DECIMALS} decimals")
+    if not 1 <= rate.per <= MAX_USD or rate.above < 0 or rate.minimum < 0:
+        raise ValueError(f"a rate is for one or more, up to {MAX_USD}, and from zero on")
+    if len(rate.tier) > MAX_TIER:
+        raise ValueError(f"the name of a service tier has at most {MAX_TIER} letters")
 
 
 def _scale_of(rate: Rate) -> int:
     """Decimals of the price of one."""
-    exact = _decimals(rate.usd) + len(str(rate.per)) - 1
-    return exact if _is_power_of_ten(rate.per) else max(exact, _FINE)
+    if _is_power_of_ten(rate.per):
+        return _decimals(rate.usd) + len(str(rate.per)) - 1
+    # The first digit of the price of one stands no later than this: as many as are kept have their place behind it.
+    first = len(str(rate.per)) - (rate.usd.adjusted() if rate.usd else 0)
+    return max(0, first + DIGITS, _decimals(rate.usd))
 
 
 def _is_power_of_ten(number: int) -> bool:
@@ -223,23 +270,19 @@ def _is_power_of_ten(number: int) -> bool:
 
 
 def _bands(rates: Sequence[Rate], scale: int) -> tuple[_Band, ...]:
-    return tuple(_band(above, rates, scale) for above in sorted({0, *(rate.above for rate in rates)}))
+    billed = [(rate, _billed(rate, scale)) for rate in rates]
+    return tuple(_band(above, billed) for above in sorted({0, *(rate.above for rate in rates)}))
 
 
-def _band(above: int, rates: Sequence[Rate], scale: int) -> _Band:
-    own: dict[Bucket, _Billed] = {}
-    for rate in rates:  # in the order of their sizes: the last that holds is the one
-        if rate.above <= above:
-            own[rate.bucket] = _billed(rate, scale)
-    found: dict[str, _Billed] = {}
-    for bucket in Bucket:
-        billed = next((own[each] for each in (bucket, *FALLS_BACK.get(bucket, ())) if each in own), None)
-        if billed is not None:
-            found[bucket] = billed
-    common = [found.get(bucket) for bucket in _COMMON]
-    whole = Bucket.REQUESTS not in own and all(one is not None and _is_plain(one) for one in common)
-    fresh, cached, output, reasoning = (one.units if one is not None and whole else 0 for one in common)
-    return _Band(above, fresh, cached, output, reasoning, whole, MappingProxyType(found))
+def _band(above: int, rates: Iterable[tuple[Rate, _Billed]]) -> _Band:
+    # In the order of their sizes: the last that holds is the one.
+    own: dict[str, _Billed] = {rate.bucket: billed for rate, billed in rates if rate.above <= above}
+    band = _Band(above, 0, 0, 0, 0, False, MappingProxyType(own))
+    common = [band.rate_of(bucket) for bucket in _COMMON]
+    units = [one.units for one in common if one is not None and _is_plain(one)]
+    if len(units) < len(_COMMON) or Bucket.REQUESTS in own:
+        return band
+    return _Band(above, *units, True, band.rates)
 
 
 _COMMON = (Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING)

@@ -55,6 +55,12 @@ class ModelNotAllowed(msgspec.Struct, frozen=True):
     model: str
 
 
+class ModelNotPriced(msgspec.Struct, frozen=True):
+    """Nobody knows what a call would cost, and it would run on a provider key that keys share."""
+
+    model: str
+
+
 class TooFast(msgspec.Struct, frozen=True):
     """A limit per minute is used up.
 
@@ -133,6 +139,7 @@ Refusal = (
     | BadRequest
     | ModelNotFound
     | ModelNotAllowed
+    | ModelNotPriced
     | TooFast
     | TooLarge
     | TooManyAtOnce

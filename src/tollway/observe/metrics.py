@@ -36,6 +36,7 @@ REFUSALS = frozenset(
     {
         # who asks
         *("invalid_api_key", "expired_api_key", "revoked_api_key", "keys_unavailable", "model_not_allowed"),
+        "model_not_priced",
         *("provider_key_required", "origin_not_allowed", "admin_key_required", "host_not_allowed"),
         # what is asked
         *("invalid_http_request", "invalid_request_error", "request_too_large", "unknown_url", "method_not_allowed"),

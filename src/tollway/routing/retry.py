@@ -31,6 +31,7 @@ _STEPS = {
     FailureKind.CONTEXT: Step.RETURN,
     FailureKind.CONTENT: Step.RETURN,  # a laxer model is not looked for behind the client's back
     FailureKind.REQUEST: Step.RETURN,
+    FailureKind.UNPRICED: Step.NEXT,
     FailureKind.UNSUPPORTED: Step.NEXT,
 }
 

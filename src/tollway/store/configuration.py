@@ -323,6 +323,11 @@ async def _read_rows(connection: asyncpg.Connection) -> tuple[Rows, int]:
     return Rows(tuple(ProviderRow._make(row[:-1]) for row in providers), tuple(map(_model, models))), newest
 
 
+async def read_models(connection: asyncpg.Connection) -> list[ModelRow]:
+    """The rows of all models, by name."""
+    return list(map(_model, await connection.fetch(query("config_models"))))
+
+
 def _model(row: asyncpg.Record) -> ModelRow:
     model = ModelRow._make(row[:-1])
     try:

@@ -1,6 +1,9 @@
-"""What a fresh database begins with. It is written once: a row that somebody deleted does not come back."""
+"""What a fresh database begins with. It is written once: a row that somebody deleted does not come back.
 
-from collections.abc import Mapping
+Models have no prices here: the built-in list's are then in force, of whatever version it is.
+"""
+
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -14,81 +17,57 @@ _PROVIDERS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 
 
 class SeedModel(NamedTuple):
-    """A model to begin with; costs are US dollars per million tokens, as providers publish them."""
+    """A model to begin with."""
 
     name: str
     provider: str
-    input: str
-    output: str = "0"
-    cached_input: str | None = None
     fallback: str | None = None
+    input_per_1k: Decimal | None = None
+    """US dollars; None: what the built-in list says."""
+    output_per_1k: Decimal | None = None
 
 
-# Chat and embedding models. A test compares the prices with the built-in list, so that its updates show here.
+def _of(provider: str, *names: str) -> tuple[SeedModel, ...]:
+    return tuple(SeedModel(name, provider) for name in names)
+
+
+def _demo(name: str, fallback: str | None = None) -> SeedModel:
+    """No list knows what a simulated answer costs."""
+    return SeedModel(name, "demo", fallback, Decimal("0.0005"), Decimal("0.0015"))
+
+
+# A test looks up which of them the built-in list knows.
 MODELS = (
-    SeedModel("gpt-6.1-sol", "openai", "2", "10", "0.1"),
-    SeedModel("gpt-6.1-terra", "openai", "1", "5", "0.05"),
-    SeedModel("gpt-6-astra", "openai", "10", "50", "1"),
-    SeedModel("gpt-6-sol", "openai", "2", "10", "0.2"),
-    SeedModel("gpt-6-luna", "openai", "0.1", "0.5", "0.01"),
-    SeedModel("gpt-5.6-sol", "openai", "4", "20", "0.4"),
-    SeedModel("gpt-5.6-terra", "openai", "2", "12", "0.2"),
-    SeedModel("gpt-5.6-luna", "openai", "0.2", "1.2", "0.02"),
-    SeedModel("gpt-5.5", "openai", "5", "30", "0.5"),
-    SeedModel("gpt-5.4", "openai", "2.5", "15", "0.25"),
-    SeedModel("gpt-5.4-mini", "openai", "0.75", "4.5", "0.075"),
-    SeedModel("gpt-5.4-nano", "openai", "0.2", "1.25", "0.02"),
-    SeedModel("gpt-5.2", "openai", "1.75", "14", "0.175"),
-    SeedModel("gpt-5.1", "openai", "1.25", "10", "0.125"),
-    SeedModel("gpt-5", "openai", "1.25", "10", "0.125"),
-    SeedModel("gpt-5-mini", "openai", "0.25", "2", "0.025"),
-    SeedModel("gpt-5-nano", "openai", "0.05", "0.4", "0.005"),
-    SeedModel("gpt-4.1", "openai", "2", "8", "0.5"),
-    SeedModel("gpt-4.1-mini", "openai", "0.4", "1.6", "0.1"),
-    SeedModel("gpt-4.1-nano", "openai", "0.1", "0.4", "0.025"),
-    SeedModel("gpt-4o", "openai", "2.5", "10", "1.25"),
-    SeedModel("gpt-4o-mini", "openai", "0.15", "0.6", "0.075"),
-    SeedModel("gpt-4-turbo", "openai", "10", "30"),
-    SeedModel("gpt-4", "openai", "30", "60"),
-    SeedModel("gpt-3.5-turbo", "openai", "0.5", "1.5", fallback="mistral-small-latest"),
-    SeedModel("o1", "openai", "15", "60", "7.5"),
-    SeedModel("o3", "openai", "2", "8", "0.5"),
-    SeedModel("o3-mini", "openai", "1.1", "4.4", "0.55"),
-    SeedModel("o4-mini", "openai", "1.1", "4.4", "0.275"),
-    SeedModel("text-embedding-3-large", "openai", "0.13"),
-    SeedModel("text-embedding-3-small", "openai", "0.02"),
-    SeedModel("text-embedding-ada-002", "openai", "0.1"),
-    SeedModel("mistral-large-latest", "mistral", "2", "6"),
-    SeedModel("mistral-large-2512", "mistral", "0.5", "1.5", "0.05"),
-    SeedModel("mistral-medium-latest", "mistral", "1.5", "7.5", "0.15"),
-    SeedModel("mistral-small-latest", "mistral", "0.15", "0.6", "0.015"),
-    SeedModel("ministral-14b-2512", "mistral", "0.2", "0.2", "0.02"),
-    SeedModel("ministral-8b-latest", "mistral", "0.15", "0.15", "0.015"),
-    SeedModel("ministral-3b-2512", "mistral", "0.1", "0.1", "0.01"),
-    SeedModel("codestral-latest", "mistral", "0.3", "0.9"),
-    SeedModel("open-mistral-nemo", "mistral", "0.15", "0.15"),
-    SeedModel("mistral-embed", "mistral", "0.1", "0.1"),
-    SeedModel("codestral-embed", "mistral", "0.15", "0", "0.015"),
-    SeedModel("demo/echo", "demo", "0.5", "1.5"),
-    SeedModel("demo/slow", "demo", "0.5", "1.5"),
-    SeedModel("demo/unreliable", "demo", "0.5", "1.5", fallback="demo/echo"),
-    SeedModel("demo/stall", "demo", "0.5", "1.5"),
-    SeedModel("demo/cut", "demo", "0.5", "1.5"),
+    *_of("openai", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-astra", "gpt-6-sol", "gpt-6-luna"),
+    *_of("openai", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna", "gpt-5.5", "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano"),
+    *_of("openai", "gpt-5.2", "gpt-5.1", "gpt-5", "gpt-5-mini", "gpt-5-nano"),
+    *_of("openai", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o", "gpt-4o-mini", "gpt-4-turbo", "gpt-4"),
+    SeedModel("gpt-3.5-turbo", "openai", fallback="mistral-small-latest"),
+    *_of("openai", "o1", "o3", "o3-mini", "o4-mini"),
+    *_of("openai", "text-embedding-3-large", "text-embedding-3-small", "text-embedding-ada-002"),
+    *_of("openai", "gpt-3.5-turbo-instruct", "davinci-002", "babbage-002"),
+    *_of("openai", "omni-moderation-latest", "omni-moderation-2024-09-26"),
+    *_of("openai", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"),
+    *_of("openai", "whisper-1", "gpt-4o-mini-tts", "tts-1", "tts-1-hd"),
+    *_of("openai", "gpt-image-2.6-sunburst", "gpt-image-2.6-flare", "gpt-image-2.5-sunburst", "gpt-image-2.5-flare"),
+    *_of("openai", "gpt-image-2", "gpt-image-1.5", "gpt-image-1-mini"),
+    *_of("mistral", "mistral-large-latest", "mistral-large-2512", "mistral-medium-latest", "mistral-small-latest"),
+    *_of("mistral", "ministral-14b-2512", "ministral-8b-latest", "ministral-3b-2512", "codestral-latest"),
+    *_of("mistral", "open-mistral-nemo", "mistral-embed", "codestral-embed", "mistral-moderation-latest"),
+    _demo("demo/echo"),
+    _demo("demo/slow"),
+    _demo("demo/unreliable", fallback="demo/echo"),
+    _demo("demo/stall"),
+    _demo("demo/cut"),
 )
 
-
-OTHER_MODELS: Mapping[str, tuple[str, ...]] = {
-    "openai": (
-        *("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002"),
-        *("omni-moderation-latest", "omni-moderation-2024-09-26"),
-        *("gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize", "whisper-1"),
-        *("gpt-4o-mini-tts", "tts-1", "tts-1-hd"),
-        *("gpt-image-2.6-sunburst", "gpt-image-2.6-flare", "gpt-image-2.5-sunburst", "gpt-image-2.5-flare"),
-        *("gpt-image-2", "gpt-image-1.5", "gpt-image-1-mini"),
-    ),
-    "mistral": ("mistral-moderation-latest",),
-}
-"""Models of other endpoints, by provider. Many are not billed by tokens; the built-in list says what it knows."""
+_ADD = """
+INSERT INTO tollway.models (name, provider, input_cost_per_1k, output_cost_per_1k, fallback) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (name) DO NOTHING
+"""
+_REMEMBER = """
+UPDATE tollway.installation SET seeded_models = ARRAY(SELECT unnest(seeded_models) UNION SELECT unnest($1::text[]) ORDER BY 1)
+"""
 
 
 async def seed(connection: asyncpg.Connection, base_urls: Mapping[str, str] | None = None) -> None:
@@ -115,24 +94,45 @@ async def _fill(connection: asyncpg.Connection) -> None:
         await connection.executemany(
             "INSERT INTO tollway.providers (name, dialect, api_base, quirks) VALUES ($1, $2, $3, $4)", _PROVIDERS
         )
+        await add(connection, MODELS)
+
+
+class Missing(NamedTuple):
+    """What this release's seed has and a database has not."""
+
+    new: list[SeedModel]
+    """What it was never given."""
+    removed: list[SeedModel]
+    """What somebody has deleted."""
+
+
+async def missing(connection: asyncpg.Connection) -> Missing:
+    """Compare a database with the seed, by the names of models; models of providers that it does not have are left out."""
+    names = set(await connection.fetchval("SELECT array_agg(name) FROM tollway.models") or ())
+    providers = set(await connection.fetchval("SELECT array_agg(name) FROM tollway.providers") or ())
+    given = set(await connection.fetchval("SELECT seeded_models FROM tollway.installation"))
+    absent = [model for model in MODELS if model.name not in names and model.provider in providers]
+    return Missing(
+        [model for model in absent if model.name not in given], [model for model in absent if model.name in given]
+    )
+
+
+async def add(connection: asyncpg.Connection, models: Sequence[SeedModel]) -> None:
+    """Put models into the database and remember that they were; what is there already is left alone."""
+    there = set(await connection.fetchval("SELECT array_agg(name) FROM tollway.models") or ())
+    there.update(model.name for model in models)
+    async with connection.transaction():
         await connection.executemany(
-            "INSERT INTO tollway.models (name, provider, input_cost_per_1k, output_cost_per_1k, "
-            "cached_input_cost_per_1k, fallback) VALUES ($1, $2, $3, $4, $5, $6)",
+            _ADD,
             [
                 (
                     model.name,
                     model.provider,
-                    *map(_per_1k, (model.input, model.output, model.cached_input)),
-                    model.fallback,
+                    model.input_per_1k,
+                    model.output_per_1k,
+                    model.fallback if model.fallback in there else None,
                 )
-                for model in MODELS
+                for model in models
             ],
         )
-        await connection.executemany(
-            "INSERT INTO tollway.models (name, provider) VALUES ($1, $2)",
-            [(name, provider) for provider, names in OTHER_MODELS.items() for name in names],
-        )
-
-
-def _per_1k(per_million: str | None) -> Decimal | None:
-    return None if per_million is None else Decimal(per_million).scaleb(-3)
+        await connection.execute(_REMEMBER, [model.name for model in models])

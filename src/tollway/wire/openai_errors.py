@@ -26,6 +26,7 @@ from tollway.domain.refusals import (
     KeysUnavailable,
     ModelNotAllowed,
     ModelNotFound,
+    ModelNotPriced,
     NoAnswer,
     NotAdministrator,
     Overloaded,
@@ -128,6 +129,13 @@ def to_http(refusal: Refusal) -> HttpError:
         case ModelNotAllowed(model):
             text = f"This API key may not use the model '{_name(model)}'."
             return _error(403, "model_not_allowed", text, "model", headers=_DO_NOT_RETRY)
+        case ModelNotPriced(model):
+            name = _name(model) or "…"
+            text = (
+                f"The price of the model '{name}' is not known, so it is not called on a shared provider key; an "
+                f"administrator can set one (tollway prices set {name} --input … --output …), or see UNPRICED."
+            )
+            return _error(403, "model_not_priced", text, "model" if model else None, headers=_DO_NOT_RETRY)
         case TooFast(dimension, limit, used, wanted, wait_s):
             text = (
                 f"Rate limit reached for this API key on {_per_minute(dimension)}: Limit {limit}, Used {used}, "
@@ -201,7 +209,7 @@ def _client_status(failure: UpstreamFailure, as_is: bool) -> int:
     return failure.status if as_is or failure.status == 413 else 400
 
 
-_UNTRIED = frozenset({FailureKind.UNSUPPORTED, FailureKind.NO_CREDENTIAL})
+_UNTRIED = frozenset({FailureKind.UNSUPPORTED, FailureKind.UNPRICED, FailureKind.NO_CREDENTIAL})
 _OF_AN_ACCOUNT = frozenset({FailureKind.QUOTA, FailureKind.CREDENTIAL})
 
 # Each kind as the client sees it where it was decisive: type, code, and our words for it.
@@ -220,6 +228,7 @@ _PUBLIC: dict[FailureKind, tuple[str, str, str]] = {
     FailureKind.CONTEXT: (_INVALID_REQUEST, "context_length_exceeded", "the prompt is too long for it"),
     FailureKind.CONTENT: (_INVALID_REQUEST, "content_filter", "the provider's content filter refused"),
     FailureKind.REQUEST: (_INVALID_REQUEST, "invalid_request", "the provider refused the request"),
+    FailureKind.UNPRICED: (_INVALID_REQUEST, "model_not_priced", "its price is not known"),
     FailureKind.UNSUPPORTED: (_INVALID_REQUEST, "unsupported_parameter", "it cannot take this request"),
 }
 

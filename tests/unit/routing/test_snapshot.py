@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollway.domain.keys import KeyHash
-from tollway.domain.prices import Price, price_per_1k
+from tollway.domain.prices import Price, Rate
+from tollway.domain.prices import price_of as price_of_rates
+from tollway.domain.tariffs import Period, periods_json
+from tollway.domain.usage import Bucket
 from tollway.routing.snapshot import (
     KEPT,
     LEFT_OUT,
@@ -22,6 +25,7 @@ from tollway.routing.snapshot import (
     ProviderRow,
     Rows,
     Snapshot,
+    Target,
     compile_snapshot,
     grants,
 )
@@ -31,7 +35,7 @@ KEY = KeyRow("key_1", b"h" * 32, None, None, 60, 100_000, None, None, False)
 
 
 def model(name: str = "a", provider: str = "openai", **values: object) -> ModelRow:
-    empty = ModelRow(name, provider, None, (), Decimal("0.5"), Decimal("1.5"), None, None, None, None)
+    empty = ModelRow(name, provider, None, (), Decimal("0.5"), Decimal("1.5"), None, None)
     return empty._replace(**values)
 
 
@@ -43,7 +47,17 @@ def compiled(*models: ModelRow, providers: Sequence[ProviderRow] = (OPENAI,)) ->
 
 
 def price_of(row: ModelRow) -> Price | None:
-    return compiled(row).routes[row.name].targets[0].price
+    return price_of_target(compiled(row).routes[row.name].targets[0])
+
+
+def price_of_target(target: Target) -> Price | None:
+    return None if target.tariff is None else target.tariff.at(1e9)
+
+
+def price_per_1k(input_cost: Decimal, output_cost: Decimal, cached_input_cost: Decimal | None = None) -> Price:
+    rates = [Rate(Bucket.INPUT, input_cost, 1000), Rate(Bucket.OUTPUT, output_cost, 1000)]
+    cached = [] if cached_input_cost is None else [Rate(Bucket.CACHE_READ, cached_input_cost, 1000)]
+    return price_of_rates(rates + cached)
 
 
 def test_a_route_is_the_model_and_then_its_fallbacks_in_order() -> None:
@@ -109,8 +123,8 @@ def test_a_row_that_becomes_bad_keeps_its_last_good_version_and_all_others_go_on
         assert snapshot.providers["openai"].base_url == "https://api.openai.com/v1"
         assert snapshot.providers["other"].base_url == "https://new.example"
         (a,), (b,), (c,) = (snapshot.routes[name].targets for name in "abc")
-        assert a.price == price_per_1k(Decimal(9), Decimal("1.5"))
-        assert b.price == price_per_1k(Decimal("0.5"), Decimal("1.5"))
+        assert price_of_target(a) == price_per_1k(Decimal(9), Decimal("1.5"))
+        assert price_of_target(b) == price_per_1k(Decimal("0.5"), Decimal("1.5"))
         assert b.provider.base_url == "https://new.example"
         assert c.provider.name == "openai"
     mended = compile_snapshot(3, {}, good, last_good)
@@ -150,18 +164,28 @@ def test_a_problem_reads_as_one_sentence() -> None:
 
 
 def test_a_cost_that_the_row_leaves_open_is_the_lists() -> None:
-    listed = {
-        "builtin_input_cost": Decimal(1),
-        "builtin_output_cost": Decimal(2),
-        "builtin_cached_input_cost": Decimal("0.1"),
-    }
+    rates = price_per_1k(Decimal(1), Decimal(2), Decimal("0.1")).rates
+    listed = {"listed": periods_json([Period(rates)]).decode()}
     unset = {"input_cost": None, "output_cost": None}
     assert price_of(model(**listed, **unset)) == price_per_1k(Decimal(1), Decimal(2), Decimal("0.1"))
     assert price_of(model(**listed, input_cost=None)) == price_per_1k(Decimal(1), Decimal("1.5"), Decimal("0.1"))
-    # The list's cached cost belongs to the list's input cost.
-    assert price_of(model(**listed, output_cost=None)) == price_per_1k(Decimal("0.5"), Decimal(2))
+    assert price_of(model(**listed, output_cost=None)) == price_per_1k(Decimal("0.5"), Decimal(2), Decimal("0.1"))
     assert price_of(model(**unset)) is None
     assert price_of(model(output_cost=None)) is None
+
+
+def test_a_row_of_prices_stands_before_the_columns_and_the_rest_is_the_lists() -> None:
+    listed = periods_json([Period(price_per_1k(Decimal(1), Decimal(2), Decimal("0.1")).rates)]).decode()
+    own = '[[1000000000, null, [{"bucket": "output", "usd": "7", "per": 1000}]]]'
+    assert price_of(model(listed=listed, own_prices=own)) == price_per_1k(Decimal(1), Decimal(7), Decimal("0.1"))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '[[0, null, "x"]]', '[[0, null, [{"bucket": "input", "usd": "-1"}]]]'])
+def test_prices_that_cannot_be_read_are_a_problem_of_their_model_alone(text: str) -> None:
+    for odd in (model("odd", own_prices=text), model("odd", listed=text)):
+        snapshot, problems, _ = compile_snapshot(1, {}, Rows((OPENAI,), (odd, model("b"))))
+        assert [problem.where for problem in problems] == ["model 'odd'"]
+        assert "b" in snapshot.routes
 
 
 def test_a_cost_of_any_number_of_decimals_is_exact() -> None:
@@ -200,9 +224,8 @@ cost = st.none() | st.decimals()
             cost,
             cost,
             cost,
-            cost,
-            cost,
-            cost,
+            st.none() | text,
+            st.none() | text,
             on_disconnect=text | st.just("drain"),
         ),
         max_size=2,

@@ -21,8 +21,8 @@ GIVEN = Secret("postgresql://u:p@h:5433/d?sslmode=require")
 ROWS = Rows(
     (ProviderRow("openai", "openai", "https://api.openai.com/v1", "2", ["logprobs"]),),
     (
-        ModelRow("a", "openai", "b", ["c"], *(Decimal(f"0.{number}") for number in range(1, 7)), True, True, "drain"),
-        ModelRow("c", "openai", None, [], *[None] * 6),
+        ModelRow("a", "openai", "b", ["c"], *map(Decimal, ("0.1", "0.2", "0.3")), "[1]", "[2]", True, True, "drain"),
+        ModelRow("c", "openai", None, [], *[None] * 4),
     ),
 )
 FULL = KeyGrant(KeyId("key_1"), 60, 100_000, frozenset({"a", "b"}), 4e9, True, {"openai": "v1.sealed"})

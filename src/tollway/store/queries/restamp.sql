@@ -5,7 +5,7 @@ DECLARE
     name text;
     future boolean;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['virtual_keys', 'providers', 'models', 'builtin_prices', 'installation'] LOOP
+    FOREACH name IN ARRAY ARRAY['virtual_keys', 'providers', 'models', 'builtin_prices', 'prices', 'installation'] LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM tollway.%I WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot()))', name)
             INTO future;
         IF future THEN
