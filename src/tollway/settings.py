@@ -283,7 +283,7 @@ def _unpriced(text: str) -> Unpriced:
         return Unpriced.parse(text)
     except ValueError:
         raise ValueError(
-            f"{_shown(text)} is neither auto, refuse, allow nor a price for 1,000 input and output tokens such as 0.01/0.03"
+            f"{_shown(text)} is not auto, refuse, allow or a price per 1,000 input and output tokens (0.01/0.03)"
         ) from None
 
 

@@ -102,7 +102,8 @@ async def test_the_list_price_of_an_unpriced_model_comes_into_force(postgres_url
         await psql.execute("""INSERT INTO "LLMModels" (name, provider) VALUES ('new', 'openai')""")
         await until(lambda: "new" in configuration.snapshot.routes)
         assert configuration.snapshot.routes["new"].targets[0].tariff is None
-        await psql.execute("INSERT INTO tollway.builtin_prices (provider, model, periods) "
+        await psql.execute(
+            "INSERT INTO tollway.builtin_prices (provider, model, periods) "
             """VALUES ('openai', 'new', '[{"rates": [{"bucket": "input", "usd": "2"}]}]')"""
         )
         await until(lambda: configuration.snapshot.routes["new"].targets[0].tariff is not None)

@@ -34,7 +34,7 @@ INSERT INTO tollway.builtin_prices (provider, model, periods, periods_version) V
 ON CONFLICT (provider, model) DO UPDATE SET periods = excluded.periods, periods_version = excluded.periods_version
 """
 
-_TOKENS, _THOUSAND, _HOUR_MS = 1_000_000, 1000, 3_600_000
+_TOKENS, _THOUSAND, _HOUR = 1_000_000, 1000, 3_600_000
 
 UNITS: Mapping[str, tuple[tuple[Bucket, ...], int]] = {
     "input_mtok": ((Bucket.INPUT,), _TOKENS),
@@ -54,9 +54,9 @@ UNITS: Mapping[str, tuple[tuple[Bucket, ...], int]] = {
     "output_audio_mtok": ((Bucket.OUTPUT_AUDIO,), _TOKENS),
     "output_image_mtok": ((Bucket.OUTPUT_IMAGE,), _TOKENS),
     "output_video_mtok": ((Bucket.OUTPUT_VIDEO,), _TOKENS),
-    "audio_hours": ((Bucket.INPUT_AUDIO_MS, Bucket.OUTPUT_AUDIO_MS), _HOUR_MS),
-    "input_audio_hours": ((Bucket.INPUT_AUDIO_MS,), _HOUR_MS),
-    "output_audio_hours": ((Bucket.OUTPUT_AUDIO_MS,), _HOUR_MS),
+    "audio_hours": ((Bucket.INPUT_AUDIO_MS, Bucket.OUTPUT_AUDIO_MS), _HOUR),
+    "input_audio_hours": ((Bucket.INPUT_AUDIO_MS,), _HOUR),
+    "output_audio_hours": ((Bucket.OUTPUT_AUDIO_MS,), _HOUR),
     "input_mchars": ((Bucket.CHARACTERS,), 1_000_000),
     "input_gpixels": ((Bucket.PIXELS,), 1_000_000_000),
     "input_text_messages_kcount": ((Bucket.MESSAGES,), _THOUSAND),

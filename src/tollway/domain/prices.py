@@ -5,8 +5,8 @@
 2. A bucket without a rate is billed by the rate of the bucket that it falls back to (``usage.FALLS_BACK``).
 3. The size of the prompt decides for the whole call: every token of it is billed at the rate of that size.
 4. The rates of a service tier replace a bucket's usual ones, with all their sizes.
-5. A line of a bill is exact wherever decimals can say it. What they cannot, such as a price per hour of a millisecond, is
-   rounded half to even at :data:`DIGITS` significant digits; the sum of the lines is not rounded again.
+5. A line of a bill is exact wherever decimals can say it. What they cannot, such as a price per hour of a millisecond,
+   is rounded half to even at :data:`DIGITS` significant digits; the sum of the lines is not rounded again.
 """
 
 import hashlib
@@ -190,7 +190,7 @@ def price_of(rates: Iterable[Rate]) -> Price:
         raise ValueError("two rates hold for the same bucket at the same time")
     for (tier, bucket), above in _least_sizes(listed).items():
         if above:
-            raise ValueError(f"{bucket} has a rate for prompts above {above} tokens, and none for shorter ones{_of(tier)}")
+            raise ValueError(f"{bucket} has a rate for prompts above {above} tokens, and none for shorter{_of(tier)}")
     for rate in listed:
         _check(rate)
     scale = max(PICODOLLARS, *(_scale_of(rate) for rate in listed))
@@ -282,7 +282,8 @@ def _band(above: int, rates: Iterable[tuple[Rate, _Billed]]) -> _Band:
     units = [one.units for one in common if one is not None and _is_plain(one)]
     if len(units) < len(_COMMON) or Bucket.REQUESTS in own:
         return band
-    return _Band(above, *units, True, band.rates)
+    fresh, cached, output, reasoning = units
+    return _Band(above, fresh, cached, output, reasoning, True, band.rates)
 
 
 _COMMON = (Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING)

@@ -42,6 +42,10 @@ class OwnPrice(NamedTuple):
     """Not included; None: for good."""
     rates: tuple[Rate, ...]
 
+    def holds(self, unix: float) -> bool:
+        """Whether it is in force then."""
+        return self.valid_from <= unix and (self.valid_until is None or unix < self.valid_until)
+
 
 class ColumnCosts(NamedTuple):
     """The price columns of a model's row: US dollars per 1,000 tokens, None where it leaves them open."""
@@ -111,7 +115,7 @@ def _periods(
     ends = (price.valid_until for price in own if price.valid_until is not None)
     moments = {0.0, *(period.since for period in base), *(price.valid_from for price in own), *ends}
     for since in sorted(moments):
-        holding = [one for one in own if one.valid_from <= since and (one.valid_until is None or since < one.valid_until)]
+        holding = [one for one in own if one.holds(since)]
         day = max(period.since for period in base if period.since <= max(0.0, since))
         for period in base:
             if period.since == day:

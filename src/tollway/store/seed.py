@@ -39,8 +39,19 @@ def _demo(name: str, fallback: str | None = None) -> SeedModel:
 # A test looks up which of them the built-in list knows.
 MODELS = (
     *_of("openai", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-astra", "gpt-6-sol", "gpt-6-luna"),
-    *_of("openai", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna", "gpt-5.5", "gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano"),
-    *_of("openai", "gpt-5.2", "gpt-5.1", "gpt-5", "gpt-5-mini", "gpt-5-nano"),
+    *_of("openai", "gpt-5.6-sol", "gpt-5.6-terra", "gpt-5.6-luna"),
+    *_of(
+        "openai",
+        "gpt-5.5",
+        "gpt-5.4",
+        "gpt-5.4-mini",
+        "gpt-5.4-nano",
+        "gpt-5.2",
+        "gpt-5.1",
+        "gpt-5",
+        "gpt-5-mini",
+        "gpt-5-nano",
+    ),
     *_of("openai", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o", "gpt-4o-mini", "gpt-4-turbo", "gpt-4"),
     SeedModel("gpt-3.5-turbo", "openai", fallback="mistral-small-latest"),
     *_of("openai", "o1", "o3", "o3-mini", "o4-mini"),
@@ -66,7 +77,8 @@ INSERT INTO tollway.models (name, provider, input_cost_per_1k, output_cost_per_1
 ON CONFLICT (name) DO NOTHING
 """
 _REMEMBER = """
-UPDATE tollway.installation SET seeded_models = ARRAY(SELECT unnest(seeded_models) UNION SELECT unnest($1::text[]) ORDER BY 1)
+UPDATE tollway.installation
+SET seeded_models = ARRAY(SELECT unnest(seeded_models) UNION SELECT unnest($1::text[]) ORDER BY 1)
 """
 
 
@@ -107,7 +119,7 @@ class Missing(NamedTuple):
 
 
 async def missing(connection: asyncpg.Connection) -> Missing:
-    """Compare a database with the seed, by the names of models; models of providers that it does not have are left out."""
+    """Compare a database with the seed, by names; models of providers that it does not have are left out."""
     names = set(await connection.fetchval("SELECT array_agg(name) FROM tollway.models") or ())
     providers = set(await connection.fetchval("SELECT array_agg(name) FROM tollway.providers") or ())
     given = set(await connection.fetchval("SELECT seeded_models FROM tollway.installation"))

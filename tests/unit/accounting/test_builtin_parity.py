@@ -1,4 +1,4 @@
-"""Whatever the built-in list prices comes to the same figure here and there, for every model and every kind of usage."""
+"""Whatever the built-in list prices comes to the same figure here and there: every model, every kind of usage."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from genai_prices import types
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.data_units import unit_data
 
-from tollway.accounting.builtin_prices import UNITS, listed_periods, periods_of
+from tollway.accounting.builtin_prices import UNITS, periods_of
 from tollway.domain.money import to_decimal
 from tollway.domain.tariffs import Tariff, periods_json, read_periods, tariff_of
 from tollway.domain.usage import Bucket, Usage
