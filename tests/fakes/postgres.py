@@ -1,6 +1,6 @@
 """A real PostgreSQL for tests: one cluster for the whole run, a database of its own for every test that asks.
 
-``postgres_url`` is migrated and seeded, ``empty_postgres_url`` is bare. The root conftest loads it for all tests.
+``postgres_url`` is migrated, seeded, priced, ``empty_postgres_url`` is bare. The root conftest loads it for all tests.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import pytest
 
 from fakes.connections import connected, database_url
 from fakes.plain_server import CHOSEN, FAST, running
+from tollway.accounting.builtin_prices import resolve_missing
 from tollway.store.embedded import EmbeddedPostgres
 from tollway.store.migrate import migrate
 from tollway.store.seed import seed
@@ -73,3 +74,4 @@ async def _prepare(url: str) -> None:
     async with connected(url) as connection:
         await migrate(connection)
         await seed(connection)
+        await resolve_missing(connection)

@@ -121,7 +121,7 @@ def test_models_are_listed_with_prices_and_fallbacks(tollway: Commands, postgres
     models = {model["name"]: model for model in tollway.json("models", "list")}
     assert models["gpt-3.5-turbo"]["fallback"] == ["mistral-small-latest"]
     assert Decimal(models["gpt-3.5-turbo"]["inputCostPer1k"]) == Decimal("0.0005")
-    assert models["gpt-3.5-turbo"]["price"] == "set"
+    assert (models["gpt-3.5-turbo"]["price"], models["demo/echo"]["price"]) == ("built-in", "set")
     assert (models["no-price"]["inputCostPer1k"], models["no-price"]["price"]) == (None, "unknown")
     assert "demo/echo" in tollway.out("models", "list")
 

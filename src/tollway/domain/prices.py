@@ -22,7 +22,7 @@ import msgspec
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.usage import FALLS_BACK, Bucket, Usage
 
-_PER_MILLION = 1_000_000
+PER_MILLION = 1_000_000
 MAX_RATES = 1000
 """Of one price."""
 MAX_USD = 1_000_000_000
@@ -47,7 +47,7 @@ class Rate(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     bucket: Bucket
     usd: Decimal
     """US dollars, zero or more, for ``per`` of them."""
-    per: int = _PER_MILLION
+    per: int = PER_MILLION
     above: int = 0
     """Holds for prompts of more than so many tokens, up to the next such rate."""
     tier: str = ""

@@ -133,6 +133,27 @@ def _sum(counts: Mapping[str, int], buckets: frozenset[Bucket]) -> int:
     return sum(count for bucket, count in counts.items() if bucket in buckets)
 
 
+def told_by_totals(
+    input_tokens: int,
+    output_tokens: int,
+    cached_input_tokens: int,
+    reasoning_tokens: int,
+    others: Mapping[str, int],
+    service_tier: str,
+) -> Usage:
+    """The reverse of a usage's totals: what is counted in no other bucket is left for the common ones."""
+    inputs, outputs, cached = (_sum(others, buckets) for buckets in (INPUT_BUCKETS, OUTPUT_BUCKETS, _CACHED))
+    cache_read = cached_input_tokens - cached
+    return Usage(
+        max(0, input_tokens - inputs - cache_read),
+        max(0, output_tokens - outputs - reasoning_tokens),
+        max(0, cache_read),
+        reasoning_tokens,
+        others or NO_OTHERS,
+        service_tier,
+    )
+
+
 def told(input_tokens: int, output_tokens: int, cached_input_tokens: int = 0, reasoning_tokens: int = 0) -> Usage:
     """The usage of an answer whose counts contain each other: the cached in the input, the reasoning in the output.
 

@@ -37,7 +37,7 @@ BEGIN
         ELSIF jsonb_typeof(rate -> 'bucket') IS DISTINCT FROM 'string' OR NOT rate ->> 'bucket' = ANY (buckets) THEN
             RETURN format('there is no bucket %s', COALESCE(left((rate -> 'bucket')::text, 40), 'given'));
         ELSIF jsonb_typeof(rate -> 'usd') IS DISTINCT FROM 'string'
-            OR rate ->> 'usd' !~ '^[0-9]{1,1100}([.][0-9]{1,1100})?([eE][+-]?[0-9]{1,4})?$' THEN
+            OR length(rate ->> 'usd') > 2000 OR rate ->> 'usd' !~ '^[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,4})?$' THEN
             RETURN 'usd is the text of a number, zero or more';
         END IF;
         usd := (rate ->> 'usd')::numeric;
