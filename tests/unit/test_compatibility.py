@@ -13,7 +13,7 @@ from openai.types import EmbeddingCreateParams, ModerationCreateParams, completi
 from openai.types.chat import completion_create_params as chat_create_params
 
 from tollway.domain.failures import FailureKind, UpstreamFailure
-from tollway.domain.refusals import ClientFault, NoAnswer
+from tollway.domain.refusals import ClientFault, ModelNotPriced, NoAnswer
 from tollway.providers.mistral import embeddings, fim, moderations, parameters
 from tollway.providers.mistral.parameters import Rule, Verb
 from tollway.providers.quirks import QUIRKS
@@ -209,7 +209,8 @@ def errors() -> Iterator[str]:
         failure = UpstreamFailure(kind, "", code=OPENAIS_CODES.get(kind))
         step = decide(failure)
         own_fault = step is Step.RETURN or kind is FailureKind.UNSUPPORTED
-        error = to_http(ClientFault(failure) if own_fault else NoAnswer((("model", failure),)))
+        refusal = ClientFault(failure) if own_fault else NoAnswer((("model", failure),))
+        error = to_http(ModelNotPriced("model") if kind is FailureKind.UNPRICED else refusal)
         code = json.loads(error.body)["error"]["code"]
         shown = f"`{code}`" if code else "says what is wrong"
         yield f"| {kind.value.replace('_', ' ')} | {STEPS[step]} | {error.status} | {shown} |"

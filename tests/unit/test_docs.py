@@ -27,6 +27,7 @@ PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("bench/*.md"
 
 NOT_LIMITS = {
     "domain.money.PICODOLLARS",  # a scale
+    "domain.prices.PER_MILLION",  # what a price is for
     "domain.tariffs.DAY_S",  # a day
     "http1.exchange.OPEN",  # states
     "http1.exchange.STREAMING",

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 
@@ -75,6 +75,11 @@ class _Billed(NamedTuple):
     per: int
     rate: Rate
 
+    def cost(self, count: int) -> int:
+        """Of so many, above zero."""
+        cost = max(count, self.rate.minimum) * self.units
+        return cost if self.per == 1 else _quotient(cost, self.per)
+
 
 class _Band(msgspec.Struct, frozen=True):
     """All rates for prompts from one size on."""
@@ -87,15 +92,7 @@ class _Band(msgspec.Struct, frozen=True):
     whole: bool
     """The four common buckets have rates, and nothing else costs: they say all of a plain usage."""
     rates: Mapping[str, _Billed]
-    """Of every bucket that has one of its own."""
-
-    def rate_of(self, bucket: str) -> _Billed | None:
-        """A bucket's own, or the one of what it falls back to."""
-        found = self.rates.get(bucket)
-        if found is None:
-            others = FALLS_BACK.get(cast(Bucket, bucket), ())
-            return next((self.rates[other] for other in others if other in self.rates), None)
-        return found
+    """Of every bucket that has one, by its own or by what it falls back to."""
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -121,29 +118,32 @@ class Price(msgspec.Struct, frozen=True):
 
     def bill(self, usage: Usage) -> tuple[int, str]:
         """The exact cost, and why it is in doubt, if it is."""
-        if usage.others:
-            return self._bill_lines(usage)
-        tier, doubt = usage.service_tier, usage.doubt
-        band = self.base
-        if tier or usage.input + usage.cache_read > self.base_up_to:
+        band, tier, others, doubt = self.base, usage.service_tier, usage.others, usage.doubt
+        if tier or others or usage.input + usage.cache_read > self.base_up_to:
             band = self.band(usage)
-        if not band.whole:
-            return self._bill_lines(usage)
+        if band.whole:
+            cost = usage.input * band.input + usage.cache_read * band.cache_read
+            cost += usage.output * band.output + usage.reasoning * band.reasoning
+            unpriced = False
+            for bucket, count in others.items() if others else ():
+                billed = band.rates.get(bucket)
+                if billed is None:
+                    unpriced = True
+                else:
+                    cost += billed.cost(count)
+        else:
+            amounts = self.amounts(usage)
+            cost = sum(amount.cost for amount in amounts)
+            unpriced = any(amount.rate is None for amount in amounts)
         if tier and tier not in self.tiers:
-            doubt = _joined(doubt, UNPRICED_TIER)
-        cost = usage.input * band.input + usage.cache_read * band.cache_read
-        return cost + usage.output * band.output + usage.reasoning * band.reasoning, doubt
-
-    def _bill_lines(self, usage: Usage) -> tuple[int, str]:
-        amounts = self.amounts(usage)
-        unpriced = any(amount.rate is None for amount in amounts)
-        strange = usage.service_tier and usage.service_tier not in self.tiers
-        doubts = (usage.doubt, UNPRICED_TIER if strange else "", UNPRICED_BUCKET if unpriced else "")
-        return sum(amount.cost for amount in amounts), _joined(*doubts)
+            doubt = f"{doubt},{UNPRICED_TIER}" if doubt else UNPRICED_TIER
+        if unpriced:
+            doubt = f"{doubt},{UNPRICED_BUCKET}" if doubt else UNPRICED_BUCKET
+        return cost, doubt
 
     def amounts(self, usage: Usage) -> list[Amount]:
         """The lines of the bill: every bucket that was used, and the fee for the call, if there is one."""
-        band = self.band(usage)
+        rates = self.band(usage).rates
         counts: dict[str, int] = {
             Bucket.INPUT: usage.input,
             Bucket.CACHE_READ: usage.cache_read,
@@ -151,9 +151,9 @@ class Price(msgspec.Struct, frozen=True):
             Bucket.REASONING: usage.reasoning,
             **usage.others,
         }
-        if Bucket.REQUESTS in band.rates:
+        if Bucket.REQUESTS in rates:
             counts[Bucket.REQUESTS] = 1
-        return [_amount(bucket, count, band.rate_of(bucket)) for bucket, count in counts.items() if count]
+        return [_amount(bucket, count, rates.get(bucket)) for bucket, count in counts.items() if count]
 
     def band(self, usage: Usage) -> _Band:
         """The rates that this usage is billed by."""
@@ -164,15 +164,8 @@ class Price(msgspec.Struct, frozen=True):
         return next(band for band in reversed(bands) if size > band.above or not band.above)
 
 
-def _joined(*doubts: str) -> str:
-    return ",".join(filter(None, doubts))
-
-
 def _amount(bucket: str, count: int, billed: _Billed | None) -> Amount:
-    if billed is None:
-        return Amount(bucket, count, 0, None)
-    cost = max(count, billed.rate.minimum) * billed.units
-    return Amount(bucket, count, cost if billed.per == 1 else _quotient(cost, billed.per), billed.rate)
+    return Amount(bucket, count, 0, None) if billed is None else Amount(bucket, count, billed.cost(count), billed.rate)
 
 
 def _quotient(amount: int, parts: int) -> int:
@@ -277,13 +270,18 @@ def _bands(rates: Sequence[Rate], scale: int) -> tuple[_Band, ...]:
 def _band(above: int, rates: Iterable[tuple[Rate, _Billed]]) -> _Band:
     # In the order of their sizes: the last that holds is the one.
     own: dict[str, _Billed] = {rate.bucket: billed for rate, billed in rates if rate.above <= above}
-    band = _Band(above, 0, 0, 0, 0, False, MappingProxyType(own))
-    common = [band.rate_of(bucket) for bucket in _COMMON]
+    found: dict[str, _Billed] = {}
+    for bucket in Bucket:
+        for one in (bucket, *FALLS_BACK.get(bucket, ())):
+            if one in own:
+                found[bucket] = own[one]
+                break
+    common = [found.get(bucket) for bucket in _COMMON]
     units = [one.units for one in common if one is not None and _is_plain(one)]
     if len(units) < len(_COMMON) or Bucket.REQUESTS in own:
-        return band
+        return _Band(above, 0, 0, 0, 0, False, MappingProxyType(found))
     fresh, cached, output, reasoning = units
-    return _Band(above, fresh, cached, output, reasoning, True, band.rates)
+    return _Band(above, fresh, cached, output, reasoning, True, MappingProxyType(found))
 
 
 _COMMON = (Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING)

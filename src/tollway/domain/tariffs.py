@@ -7,6 +7,7 @@
    a rate with one those of that tier. All else is the list's.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -67,7 +68,7 @@ NO_COSTS = ColumnCosts()
 class Tariff:
     """Compiled periods. Two are equal if they always come to the same price."""
 
-    __slots__ = ("_begins", "_days", "_only")
+    __slots__ = ("_begins", "_days", "_last", "_last_from")
 
     def __init__(self, periods: Sequence[tuple[float, int, Price | None]]) -> None:
         """``periods``: Unix seconds and second of the day of their beginnings, in this order, and their prices."""
@@ -78,12 +79,15 @@ class Tariff:
             prices.append(price)
         self._begins = list(days)
         self._days = list(days.values())
-        self._only = periods[0][2] if len(periods) == 1 else None
+        # Nearly every call comes after the last change.
+        clocks, prices = self._days[-1]
+        self._last = prices[0]
+        self._last_from = self._begins[-1] if len(clocks) == 1 else math.inf
 
     def at(self, unix: float) -> Price | None:
         """The price of a call that starts then; None where it is not known."""
-        if self._only is not None:
-            return self._only
+        if unix >= self._last_from:
+            return self._last
         clocks, prices = self._days[max(0, bisect_right(self._begins, unix) - 1)]
         return prices[0] if len(clocks) == 1 else prices[bisect_right(clocks, unix % DAY_S) - 1]
 
