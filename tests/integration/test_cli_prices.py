@@ -41,9 +41,9 @@ def test_a_price_is_set_shown_compared_and_removed(tollway: Commands) -> None:
         (rate["bucket"], rate["tier"], rate["above"]): (rate["usd"], rate["source"])
         for rate in tollway.json("prices", "show", "gpt-5.6-sol")
     }
-    assert shown["input", None, 0] == ("3.2", "set by tollway prices")
-    assert shown["input", None, 272_000] == ("6.4", "set by tollway prices")
-    assert shown["output", "flex", 0] == ("9", "set by tollway prices")
+    assert shown["input", None, 0] == ("3.2", "prices")
+    assert shown["input", None, 272_000] == ("6.4", "prices")
+    assert shown["output", "flex", 0] == ("9", "prices")
     assert shown["output", None, 0] == ("20", "built-in")
     assert shown["cache_write", "priority", 272_000][1] == "built-in"
     before = tollway.json("prices", "show", "gpt-5.6-sol", "--at", "2026-10-31")
@@ -81,6 +81,7 @@ def test_a_list_that_has_changed_is_shown_before_the_gateway_takes_it_over(
     [
         (("no-model", "--input", "1"), "there is no model"),
         (("gpt-4o",), "between one and"),
+        (("gpt-image-2.6-flare", "--input", "1"), "give both"),
         (("gpt-4o", "--rate", "input=1>5"), "none for shorter"),
         (("gpt-4o", "--input", "1", "--from", "2027-02-01", "--until", "2027-01-01"), "ends after it begins"),
     ],

@@ -74,6 +74,7 @@ the special, which replaces it."""
 
 _FREE_OF_CHARGE = {"input_mtok": Decimal(0), "output_mtok": Decimal(0)}
 _TIER = "service_tier"
+_READING = 1  # goes up when the same list is read otherwise: what the database has of it is then read again
 _EPOCH = date(1970, 1, 1)
 
 # The library counts fewer seconds than that as so many, in code and not in its data.
@@ -207,4 +208,4 @@ def list_version() -> str:
     """Of the built-in list, and of how it is read."""
     from importlib.metadata import version
 
-    return f"genai-prices {version('genai-prices')}"
+    return f"genai-prices {version('genai-prices')}, reading {_READING}"

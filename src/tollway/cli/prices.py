@@ -14,7 +14,7 @@ from tollway.cli import rerate
 from tollway.cli.session import session
 from tollway.cli.words import AsJson, CommandError, command, group, moment, show_json, show_table
 from tollway.domain.prices import PER_MILLION, Price, Rate, price_of
-from tollway.domain.tariffs import Period, overlaid, read_own_prices, read_periods, tariff_of
+from tollway.domain.tariffs import Period, overlaid, read_own_prices, read_periods, set_here, tariff_of
 from tollway.domain.usage import Bucket
 from tollway.routing.snapshot import ModelRow, tariff_of_row
 from tollway.store import prices
@@ -113,9 +113,9 @@ async def set_price(
     note: Annotated[str | None, typer.Option(help="Why, for whoever reads it later.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set what a model costs, from now on or for a time. What is not said here stays as the built-in list has it.
+    """Set what a model costs, from now on or for a time. What is not said here stays as it is.
 
-    A rate of a service tier replaces the list's for that tier only; one without replaces all of its bucket's.
+    A rate of a service tier replaces that tier's only; one without replaces all of its bucket's.
 
     \b
     Examples:
@@ -135,7 +135,7 @@ async def set_price(
         raise CommandError(str(error)) from None
     async with session() as opened:
         try:
-            row = await prices.add(opened.connection, model, given, begins, ends, note)
+            row = await _added(opened.connection, model, given, begins, ends, note)
         except asyncpg.ForeignKeyViolationError:
             raise CommandError(f"there is no model {model!r}; see: tollway models list") from None
         except asyncpg.CheckViolationError as error:
@@ -145,6 +145,24 @@ async def set_price(
         return
     until_text = f" until {row.valid_until:%Y-%m-%d %H:%M} UTC" if row.valid_until else ""
     typer.echo(f"price {row.id} of {model}: {_summary(row)}, from {row.valid_from:%Y-%m-%d %H:%M} UTC{until_text}")
+
+
+async def _added(
+    connection: asyncpg.Connection,
+    model: str,
+    given: Sequence[Rate],
+    begins: datetime | None,
+    ends: datetime | None,
+    note: str | None,
+) -> PriceRow:
+    """The new row, if it makes a price together with what the built-in list says."""
+    async with connection.transaction():
+        row = await prices.add(connection, model, given, begins, ends, note)
+        if _price(_found(await read_models(connection), model), row.valid_from) is None:
+            raise CommandError(
+                f"no other price of {model} is known; give both --input and --output (0 where nothing comes out)"
+            )
+    return row
 
 
 @app.command()
@@ -239,14 +257,12 @@ def _price(row: ModelRow, when: datetime) -> Price | None:
 def _own_rates(row: ModelRow, when: datetime) -> Sequence[Rate]:
     """What is set here, as it holds then."""
     own = read_own_prices(row.own_prices) if row.own_prices is not None else []
-    holding = [one for one in own if one.holds(when.timestamp())]
-    return holding[-1].rates if holding else row.costs.rates
+    return set_here(row.costs, [one for one in own if one.holds(when.timestamp())])
 
 
 def _sources(row: ModelRow, when: datetime) -> Mapping[Rate, str]:
-    own = read_own_prices(row.own_prices) if row.own_prices is not None else []
-    source = "set by tollway prices" if any(one.holds(when.timestamp()) for one in own) else "price columns"
-    return dict.fromkeys(_own_rates(row, when), source)
+    columns = set(row.costs.rates)
+    return {rate: "price columns" if rate in columns else "prices" for rate in _own_rates(row, when)}
 
 
 def _found(models: Iterable[ModelRow], name: str) -> ModelRow:

@@ -1,10 +1,11 @@
 """What a model costs and when: prices that take turns, by date and by the time of day.
 
 1. The price at a call's start is the one that the whole call is billed by.
-2. What the database says of a model stands before the built-in list: of its rows of prices the one that holds then, or
-   else the price columns of its own row.
-3. What is said there replaces the list's rates for the same thing: a rate without a service tier all of its bucket's,
-   a rate with one those of that tier. All else is the list's.
+2. Of a model's rows of prices the last that holds then stands before the price columns of its own row, and these before
+   the built-in list.
+3. What is said before replaces the rates behind for the same thing: a rate without a service tier all of its bucket's,
+   a rate with one those of that tier. All else holds as it is.
+4. What is set for tokens holds only where both directions have a price, whoever says it.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from tollway.domain.prices import Price, Rate, price_of
-from tollway.domain.usage import Bucket
+from tollway.domain.usage import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket
 
 DAY_S = 86_400
 MAX_OWN_PRICES = 100
@@ -106,6 +107,9 @@ def tariff_of(listed: Sequence[Period], costs: ColumnCosts = NO_COSTS, own: Sequ
     """
     if len(own) > MAX_OWN_PRICES:
         raise ValueError(f"more than {MAX_OWN_PRICES} prices of its own")
+    for rates in (costs.rates, *(one.rates for one in own)):  # also those that never come into force
+        if rates:
+            price_of(rates)
     periods = [
         (since, clock, price_of(rates) if rates else None) for since, clock, rates in _periods(listed, costs, own)
     ]
@@ -127,14 +131,21 @@ def _periods(
 
 
 def _rates_at(listed: Iterable[Rate], costs: ColumnCosts, holding: Sequence[OwnPrice]) -> list[Rate]:
-    if holding:
-        return overlaid(holding[-1].rates, listed)
-    columns = costs.rates
-    rates = overlaid(columns, listed)
-    # Half a price is none: what a row sets alone would make all other tokens free.
-    if columns and not {Bucket.INPUT, Bucket.OUTPUT} <= {rate.bucket for rate in rates}:
+    own = set_here(costs, holding)
+    rates = overlaid(own, listed)
+    buckets = {rate.bucket for rate in rates}
+    # Half a price is none: tokens of the other direction would be free.
+    if own and buckets & _TOKENS and not {Bucket.INPUT, Bucket.OUTPUT} <= buckets:
         return []
     return rates
+
+
+_TOKENS = INPUT_BUCKETS | OUTPUT_BUCKETS
+
+
+def set_here(costs: ColumnCosts, holding: Sequence[OwnPrice]) -> list[Rate]:
+    """What the database says of a model at a time: its columns, and before them the last price that holds then."""
+    return overlaid(holding[-1].rates if holding else (), costs.rates)
 
 
 def overlaid(own: Sequence[Rate], listed: Iterable[Rate]) -> list[Rate]:

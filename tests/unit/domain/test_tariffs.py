@@ -72,6 +72,15 @@ def test_set_columns_replace_all_sizes_and_tiers_of_their_buckets() -> None:
     assert input_usd(tariff, 0, bucket=Bucket.CACHE_READ) == Decimal("0.1")
 
 
+def test_a_row_of_prices_stands_before_the_columns_and_these_before_the_list() -> None:
+    listed = [Period((*rates(1, 2), Rate(Bucket.CACHE_READ, Decimal("0.1"))))]
+    own = [OwnPrice(DAY, None, (Rate(Bucket.OUTPUT, Decimal(9)),))]
+    tariff = tariff_of(listed, ColumnCosts(Decimal("0.004"), Decimal("0.005")), own)
+    buckets = (Bucket.INPUT, Bucket.OUTPUT, Bucket.CACHE_READ)
+    assert [input_usd(tariff, 0, bucket=bucket) for bucket in buckets] == [4, 5, Decimal("0.1")]
+    assert [input_usd(tariff, DAY, bucket=bucket) for bucket in buckets] == [4, 9, Decimal("0.1")]
+
+
 def test_a_rate_of_a_tier_replaces_those_of_that_tier_only() -> None:
     listed = [Period((*rates(1, 2), *rates(5, 6, tier="priority"), *rates(3, 4, tier="flex")))]
     own = [OwnPrice(0, None, (Rate(Bucket.INPUT, Decimal(50), tier="priority"),))]
@@ -85,7 +94,11 @@ def test_cached_input_without_a_price_costs_as_much_as_fresh() -> None:
 
 
 def test_half_a_price_is_none_and_a_time_without_one_is_unknown() -> None:
+    half = Rate(Bucket.INPUT, Decimal(1))
     assert tariff_of([], ColumnCosts(input=Decimal(1))) is None
+    assert tariff_of([], ColumnCosts(cached_input=Decimal(1))) is None
+    assert tariff_of([], own=[OwnPrice(0, None, (half,))]) is None
+    assert tariff_of([], own=[OwnPrice(0, None, (Rate(Bucket.INPUT_AUDIO_MS, Decimal(1)),))]) is not None
     assert tariff_of([]) is None
     later = tariff_of([], own=[OwnPrice(DAY, None, rates(1))])
     assert [input_usd(later, unix) for unix in (0, DAY)] == [None, 1]

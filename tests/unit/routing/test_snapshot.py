@@ -177,7 +177,7 @@ def test_a_cost_that_the_row_leaves_open_is_the_lists() -> None:
 def test_a_row_of_prices_stands_before_the_columns_and_the_rest_is_the_lists() -> None:
     listed = periods_json([Period(price_per_1k(Decimal(1), Decimal(2), Decimal("0.1")).rates)]).decode()
     own = '[[1000000000, null, [{"bucket": "output", "usd": "7", "per": 1000}]]]'
-    assert price_of(model(listed=listed, own_prices=own)) == price_per_1k(Decimal(1), Decimal(7), Decimal("0.1"))
+    assert price_of(model(listed=listed, own_prices=own)) == price_per_1k(Decimal("0.5"), Decimal(7), Decimal("0.1"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", '[[0, null, "x"]]', '[[0, null, [{"bucket": "input", "usd": "-1"}]]]'])
