@@ -24,7 +24,7 @@ from tollway.store.prices import PriceRow
 app = group("Prices: those that are set here, those of the built-in list, and what calls would cost by others.")
 app.command("rerate")(rerate.rerate)
 
-_RATE = re.compile(r"([a-z0-9_]+)=([0-9.]+)(?:/([0-9]+))?(?:>([0-9]+))?(?:@([!-~]+))?")
+_RATE = re.compile(r"([a-z0-9_]{1,40})=([0-9.]{1,1100})(?:/([0-9]{1,10}))?(?:>([0-9]{1,15}))?(?:@([!-~]{1,100}))?")
 
 Model = Annotated[str, typer.Argument(help="A model of this gateway.", metavar="MODEL")]
 Usd = Annotated[str | None, typer.Option(metavar="USD", help="US dollars per 1,000,000 tokens.")]

@@ -1,6 +1,6 @@
 """By which price a call is billed, and what is done where nobody knows it."""
 
-from tollway.dataplane.calls import Call
+from tollway.dataplane.calls import Attempt, Call
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.prices import Price
@@ -14,6 +14,15 @@ def price_of(world: World, call: Call, target: Target) -> Price | UpstreamFailur
     tariff = target.tariff
     price = None if tariff is None else tariff.at(call.started_unix)
     return price if price is not None else _price_without(world, call, target)
+
+
+def price_by_answer(attempt: Attempt, model: str) -> None:
+    """Bill a call that named no model by the price of the one that its answer names, if that is known here."""
+    target, call = attempt.upstream.target, attempt.call
+    found = None if target.model else call.snapshot.target_that_answered(target.provider.name, model)
+    price = None if found is None or found.tariff is None else found.tariff.at(call.started_unix)
+    if price is not None:
+        attempt.price = price
 
 
 def _price_without(world: World, call: Call, target: Target) -> Price | UpstreamFailure | None:

@@ -30,6 +30,7 @@ NO_MODEL = ""
 
 _NAME = re.compile(r"[!-~]{1,200}")
 _VERSION = re.compile(r"[!-~]{0,100}")
+_DATED = re.compile(r"-20[0-9]{2}-?[01][0-9]-?[0-3][0-9]$")
 _HASH_BYTES = 32
 _ON_DISCONNECT = frozenset({"cancel", "drain"})
 
@@ -162,6 +163,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     keys: Mapping[KeyHash, KeyGrant]
     routes: Mapping[str, Route]
     providers: Mapping[str, Provider]
+    served: Mapping[tuple[str, str], Target] = {}
+    """The models' own targets, by the provider's name and the provider's name of the model."""
+
+    def target_that_answered(self, provider: str, upstream_model: str) -> Target | None:
+        """The target whose provider calls itself so in an answer, with the date of a version behind it or without."""
+        exact = self.served.get((provider, upstream_model))
+        return exact or self.served.get((provider, _DATED.sub("", upstream_model)))
 
 
 EMPTY = Snapshot(revision=0, keys=KeyTable(), routes={}, providers={})
@@ -300,7 +308,16 @@ def compile_snapshot(
     default = compiled.get(DEFAULT_PROVIDER)
     routes[NO_MODEL] = Route(NO_MODEL, () if default is None else (Target(NO_MODEL, NO_MODEL, default, None),))
     in_force = Rows(tuple(providers.values()), tuple(row for row, _ in models.values()))
-    return Compiled(Snapshot(revision, keys, routes, compiled), tuple(sorted(problems)), in_force)
+    snapshot = Snapshot(revision, keys, routes, compiled, _served(targets.values()))
+    return Compiled(snapshot, tuple(sorted(problems)), in_force)
+
+
+def _served(targets: Iterable[Target]) -> dict[tuple[str, str], Target]:
+    """Of several models that are one at their provider the one that has its name, or else the first."""
+    served: dict[tuple[str, str], Target] = {}
+    for target in sorted(targets, key=lambda target: (target.model != target.upstream_model, target.model)):
+        served.setdefault((target.provider.name, target.upstream_model), target)
+    return served
 
 
 def _usable_providers(

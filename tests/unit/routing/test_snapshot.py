@@ -71,6 +71,31 @@ def test_a_target_knows_the_providers_own_name_of_the_model() -> None:
     assert compiled(model("a")).routes["a"].targets[0].upstream_model == "a"
 
 
+def test_an_answers_model_is_found_with_and_without_the_date_of_its_version() -> None:
+    other = ProviderRow("other", "openai", "https://other.example", None)
+    rows = (
+        *(
+            model("x", upstream_name="gpt-x"),
+            model("gpt-x"),
+            model("b-y", upstream_name="y"),
+            model("a-y", upstream_name="y"),
+        ),
+        *(model("gpt-z-2026-01-31"), model("elsewhere", "other", upstream_name="e")),
+    )
+    snapshot = compiled(*rows, providers=(OPENAI, other))
+
+    def answered(name: str) -> str | None:
+        target = snapshot.target_that_answered("openai", name)
+        return target and target.model
+
+    assert [answered(name) for name in ("gpt-x", "gpt-x-2026-01-31", "gpt-x-20260131", "y")] == [
+        *("gpt-x", "gpt-x", "gpt-x", "a-y")
+    ]
+    assert [answered(name) for name in ("gpt-z-2026-01-31", "gpt-z", "gpt-x-mini", "e", "")] == [
+        *("gpt-z-2026-01-31", None, None, None, None)
+    ]
+
+
 def test_an_address_loses_the_slash_at_its_end() -> None:
     assert compiled().providers["openai"].base_url == "https://api.openai.com/v1"
 
