@@ -41,6 +41,73 @@ async def test_a_long_prompt_is_billed_at_the_rates_of_its_size(
     assert {row["doubt"] for row in rows} == {None}
 
 
+def told(model: str, usage: dict[str, object], **more: object) -> dict[str, object]:
+    """A chat completion with a usage of its own."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Bonjour"}, "finish_reason": "stop"}
+    return {
+        **{"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]},
+        **more,
+        "usage": usage,
+    }
+
+
+async def test_what_is_written_to_a_cache_is_billed_as_that(tenant: Tenant) -> None:
+    details = {"cached_tokens": 0, "cache_write_tokens": 99_000}
+    usage = {"prompt_tokens": 100_000, "completion_tokens": 1000, "total_tokens": 101_000}
+    tenant.openai.answers(reply(200, told("gpt-5.6-sol", {**usage, "prompt_tokens_details": details})))
+    assert (await tenant.chat("gpt-5.6-sol")).header("x-tollway-cost") == "0.519"
+    (row,) = await tenant.ledger(1)
+    assert (row["cost"], json.loads(row["others"])) == (Decimal("0.519"), {"cache_write": 99_000})
+
+
+@pytest.mark.parametrize(
+    ("tier", "size", "cost", "doubt"),
+    [
+        ("default", 1000, "0.024", None),
+        ("priority", 1000, "0.048", None),
+        ("flex", 1000, "0.012", None),
+        ("priority", 300_000, "4.86", None),
+        ("scale", 1000, "0.024", "unpriced_tier"),
+    ],
+)
+async def test_the_service_tier_of_the_answer_decides(
+    tenant: Tenant, tier: str, size: int, cost: str, doubt: str | None
+) -> None:
+    usage = {"prompt_tokens": size, "completion_tokens": 1000, "total_tokens": size + 1000}
+    tenant.openai.answers(reply(200, told("gpt-5.6-sol", usage, service_tier=tier)))
+    asked = await tenant.chat("gpt-5.6-sol", service_tier="flex")  # what was asked for is only a wish
+    assert dollars(asked.header("x-tollway-cost")) == Decimal(cost)
+    (row,) = await tenant.ledger(1)
+    assert (row["cost"], row["doubt"]) == (Decimal(cost), doubt)
+
+
+@pytest.mark.parametrize("named", ["gpt-5.6-sol", "gpt-5.6-sol-2026-01-31"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_without_a_model_is_billed_by_what_its_answer_names(
+    tenant: Tenant, named: str, stream: bool
+) -> None:
+    response = {
+        **{"id": "resp_1", "object": "response", "status": "completed", "model": named, "output": []},
+        "usage": {"input_tokens": 1000, "output_tokens": 1000, "total_tokens": 2000},
+    }
+    done = {"type": "response.completed", "response": response}
+    events = b"event: response.completed\ndata: " + json.dumps(done).encode() + b"\n\n"
+    kind = {"content-type": "text/event-stream"}
+    tenant.openai.answers(reply(200, events, kind) if stream else reply(200, response))
+    answer = await tenant.post("/v1/responses", {"prompt": {"id": "pmpt_1"}, "input": "Hi", "stream": stream})
+    assert answer.status == 200
+    (row,) = await tenant.ledger(1)
+    assert (row["cost"], row["priced"], row["state"], row["model"]) == (Decimal("0.024"), True, "exact", None)
+
+
+async def test_a_model_that_only_an_answer_knows_has_no_price(tenant: Tenant) -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 1000, "total_tokens": 2000}
+    tenant.openai.answers(reply(200, {"id": "resp_1", "object": "response", "model": "nobody-knows", "usage": usage}))
+    await tenant.post("/v1/responses", {"prompt": {"id": "pmpt_1"}, "input": "Hi"})
+    (row,) = await tenant.ledger(1)
+    assert (row["cost"], row["priced"]) == (0, False)
+
+
 async def test_a_price_that_was_set_holds_for_calls_that_start_in_its_time(tenant: Tenant) -> None:
     model = await tenant.add_model(input_cost="0.001", output_cost="0.002")
     tenant.openai.answers(openai_reply(bill=Bill(1000, 1000)))

@@ -18,6 +18,7 @@ from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.passage_request import Passage, read_passage
 from tollway.dataplane.relay import Relay
 from tollway.dataplane.serve import serve
+from tollway.dataplane.unpriced import price_by_answer
 from tollway.dataplane.world import World
 from tollway.domain.asked import NoUsage
 from tollway.domain.failures import FailureKind, UpstreamFailure
@@ -219,6 +220,7 @@ def _respond_without(world: World, attempt: Attempt, response: StreamedResponse,
 
 
 def _charge(world: World, attempt: Attempt, decoder: PassageStream) -> int | None:
+    price_by_answer(attempt, decoder)
     failure = None if decoder.failure is None else fit_to_tell(decoder.failure, attempt)
     outcome = "ok" if failure is None else failure.kind.value
     return world.books.charge(
@@ -252,6 +254,10 @@ class PassageRelay(Relay):
         if self._unfinished or not frames:
             self._note_unfinished(piece, frames)
         return not (self._decoder.is_events and piece.startswith(b":"))
+
+    def _charge(self, outcome: str, failure: UpstreamFailure | None = None) -> None:
+        price_by_answer(self._attempt, self._decoder)
+        super()._charge(outcome, failure)
 
     def _send(self, frames: bytes) -> None:
         if self._decoder.settled:

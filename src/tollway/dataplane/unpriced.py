@@ -4,6 +4,7 @@ from tollway.dataplane.calls import Attempt, Call
 from tollway.dataplane.world import World
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.prices import Price
+from tollway.providers.passage import PassageStream
 from tollway.routing.snapshot import Target
 
 _NOT_PRICED = UpstreamFailure(FailureKind.UNPRICED, "what it would cost is not known")
@@ -16,10 +17,12 @@ def price_of(world: World, call: Call, target: Target) -> Price | UpstreamFailur
     return price if price is not None else _price_without(world, call, target)
 
 
-def price_by_answer(attempt: Attempt, model: str) -> None:
+def price_by_answer(attempt: Attempt, answer: PassageStream) -> None:
     """Bill a call that named no model by the price of the one that its answer names, if that is known here."""
     target, call = attempt.upstream.target, attempt.call
-    found = None if target.model else call.snapshot.target_that_answered(target.provider.name, model)
+    if target.model:
+        return
+    found = call.snapshot.target_that_answered(target.provider.name, answer.answered_model)
     price = None if found is None or found.tariff is None else found.tariff.at(call.started_unix)
     if price is not None:
         attempt.price = price
