@@ -220,6 +220,9 @@ async def test_all_that_is_not_priced_can_be_refused(shared: Callable[..., Gatew
     model = await tenant.add_model(input_cost=None, output_cost=None)
     answer = await tenant.post("/v1/audio/speech", {"model": model, "input": "Hi", "voice": "alloy"})
     assert (answer.status, answer.json["error"]["code"]) == (403, "model_not_priced")
+    answer = await tenant.post("/v1/responses", {"input": "Hi"})
+    assert (answer.status, answer.json["error"]["code"]) == (403, "model_not_priced")
+    assert "names no model" in answer.json["error"]["message"]
 
 
 async def test_all_can_be_allowed(shared: Callable[..., Gateway]) -> None:

@@ -130,12 +130,7 @@ def to_http(refusal: Refusal) -> HttpError:
             text = f"This API key may not use the model '{_name(model)}'."
             return _error(403, "model_not_allowed", text, "model", headers=_DO_NOT_RETRY)
         case ModelNotPriced(model):
-            name = _name(model) or "…"
-            text = (
-                f"The price of the model '{name}' is not known, so it is not called on a shared provider key; an "
-                f"administrator can set one (tollway prices set {name} --input … --output …), or see UNPRICED."
-            )
-            return _error(403, "model_not_priced", text, "model" if model else None, headers=_DO_NOT_RETRY)
+            return _error(403, "model_not_priced", _not_priced(_name(model)), "model", headers=_DO_NOT_RETRY)
         case TooFast(dimension, limit, used, wanted, wait_s):
             text = (
                 f"Rate limit reached for this API key on {_per_minute(dimension)}: Limit {limit}, Used {used}, "
@@ -195,6 +190,18 @@ def _error(
 
 _NO = frozenset({401, 403, 429})
 """Said of the caller, and not of what is wrong with the call."""
+
+
+def _not_priced(model: str) -> str:
+    if not model:
+        return (
+            "What a call costs that names no model is not known before its answer, so it is not made on a shared "
+            "provider key; an administrator can allow it by UNPRICED."
+        )
+    return (
+        f"The price of the model '{model}' is not known, so it is not called on a shared provider key; an "
+        f"administrator can set one (tollway prices set {model} --input … --output …), or see UNPRICED."
+    )
 
 
 def _ours(code: str, message: str, retry_s: float) -> HttpError:
