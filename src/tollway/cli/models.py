@@ -46,7 +46,7 @@ async def list_models(as_json: AsJson = False) -> None:
 @command
 async def sync(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these, also where somebody has removed them.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="Only these, also where somebody has removed them.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be added.")] = False,
     all_models: Annotated[bool, typer.Option("--all", help="Also those that somebody has removed.")] = False,
