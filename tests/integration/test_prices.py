@@ -18,6 +18,7 @@ from tollway.store.migrate import migrate
 from tollway.store.seed import MODELS
 
 INPUT = {"bucket": "input", "usd": "1"}
+OUTPUT = {"bucket": "output", "usd": "1"}
 PROBLEM = "SELECT tollway.rates_problem($1::jsonb)"
 
 GOOD = [
@@ -117,7 +118,7 @@ async def test_rows_of_prices_are_in_force_within_a_second_and_go_with_their_mod
             await until(lambda: usd() == 1)
             assert usd(at=1_700_000_000) == before, "only in its time"
             revision = configuration.snapshot.revision
-            await psql.execute("UPDATE tollway.prices SET rates = $1", json.dumps([{**INPUT, "usd": "7"}]))
+            await psql.execute("UPDATE tollway.prices SET rates = $1", json.dumps([{**INPUT, "usd": "7"}, OUTPUT]))
             await until(lambda: usd() == 7)
             assert configuration.snapshot.revision > revision
             await psql.execute("""UPDATE "LLMModels" SET name = 'renamed' WHERE name = 'gpt-4o'""")
