@@ -1,4 +1,4 @@
-"""Append-only files in which settlements wait for PostgreSQL.
+"""Append-only files in which settlements wait for PostgreSQL, and what is under way is noted.
 
 A file is a row of frames: the mark, the length and the CRC-32 of the body, the body (MessagePack). The mark lets a
 reader find the next good frame behind a damaged one, so that one bad sector costs one record.
@@ -6,9 +6,12 @@ reader find the next good frame behind a damaged one, so that one bad sector cos
 A cleaner of old files or a careless restore may take a journal away while its writer lives. What was written is still
 in the kernel's hands then, and goes into another file; where there can be none, its descriptor is kept until there can.
 
-1. A record is in the kernel's hands when :meth:`Journal.append` returns: ``kill -9`` loses nothing.
+1. A record is in the kernel's hands when the method that writes it returns: ``kill -9`` loses nothing. The disk has it
+   when :meth:`Journal.sync` has been there: a power cut loses what came after that.
 2. A writer holds an exclusive lock on its file for as long as it lives. A file that can be locked has lost its writer.
 3. A file appears under its final name only when it is locked: no reader mistakes a new file for an abandoned one.
+4. Each file stands for itself: it holds the rates of every price that it names, and the intent of every attempt that
+   was under way when it was begun. A file whose writer left it in order says so at its end.
 """
 
 import contextlib
@@ -19,17 +22,29 @@ import struct
 import sys
 import threading
 import zlib
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from tollway.accounting.records import OldSettlement, Settlement
+from tollway.accounting.records import (
+    Checkpoint,
+    Finished,
+    Intent,
+    OldSettlement,
+    PriceCard,
+    Record,
+    Settlement,
+)
+from tollway.domain.prices import Price, rates_json
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A full file is left to the poster, which removes it when it is posted."""
 
-MAX_RECORD_BYTES = 64 * 1024
-"""A settlement has some 300 bytes, and a few names from outside that the edge bounds."""
+MAX_RECORD_BYTES = 256 * 1024
+"""A settlement has some 150 bytes, and a few names from outside that the edge bounds; a price of 1,000 rates 90 KB."""
 
 MAX_WAITING = 10_000
 """Records kept in memory while the disk is full; beyond it the oldest are given up."""
@@ -40,65 +55,149 @@ _MARK = b"\xf5TW\x01"
 _HEAD = struct.Struct("<4sII")
 _MAX_TEXT = 1024  # characters of each text of a record that would be too large
 _READ_BYTES = 1024 * 1024  # at most so much is read and decoded in one go
+_LAST_BYTES = 256  # more than the frame has that ends a file
+_PROBE = bytes(4096)  # a few records' worth, and no frame
+_UNDER_WAY = (b"\xa4sent", b"\xa6so far")  # the tags of intents and checkpoints, behind one byte
+_ENTRY = (b"\xa5ended", b"\xa7settled")  # those of settlements, behind three
 
 _encode = msgspec.msgpack.Encoder().encode
 # Not strict: numbers over 64 bits travel as text.
-_decode = msgspec.msgpack.Decoder(Settlement | OldSettlement, strict=False).decode
+_decode = msgspec.msgpack.Decoder(Record | OldSettlement, strict=False).decode
 _crc32 = zlib.crc32
+_force = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+
+_Key = tuple[str, int]
+"""A call's id and the number of an attempt within it."""
 
 
 class JournalFull(Exception):  # noqa: N818 - a state of the disk
-    """The disk took no more. The record waits in memory: without :meth:`Journal.retry` it dies with the process."""
+    """The disk took no more. A settlement waits in memory: without :meth:`Journal.retry` it dies with the process."""
+
+
+class _Fresh(NamedTuple):
+    """A file that has just been made."""
+
+    file: int
+    path: Path
+    size: int
+    cards: set[int]
 
 
 class Journal:
-    """The journal of one worker process."""
+    """The journal of one worker process. But for what says so, its methods belong to the event loop's thread."""
 
     def __init__(self, directory: Path, started_unix: float, max_file_bytes: int = MAX_FILE_BYTES) -> None:
         self.directory = directory
         self._started = int(started_unix * 1000)
         self._max_file_bytes = max_file_bytes
-        self._waiting: list[bytes] = []
-        self._left: list[int] = []  # descriptors of files that were lost and are not saved yet
-        self._saving = threading.Lock()
+        self._under_way: dict[_Key, tuple[bytes, Price | None]] = {}  # intents
+        self._so_far: dict[_Key, bytes] = {}  # the last checkpoints of those
+        self._waiting: deque[bytes] = deque()  # settlements, each with the card of its price
         self._given_up = 0
-        self._path = Path()
-        self._file = self._open()
-        self._size = 0
+        self.full = False
+        """Whether the disk took no more the last time."""
+        self._left: list[tuple[int, bytes]] = []  # files that were lost and are not saved yet, and their last records
+        self._unforced: list[int] = []  # files that were left and may not be on the disk yet
+        self._closing = threading.Lock()  # held by whoever closes a descriptor, or uses one beside the loop
+        self._forced = -1  # of bytes_written, what the disk has for certain
+        self._named = Path()  # the file whose name it has
         self.bytes_written = 0
         """Since the start, over all files."""
+        self._go_on_in(self._create())
 
     @property
-    def full(self) -> bool:
-        """Whether records wait because the disk takes no more: no call should start whose cost cannot be noted."""
-        return bool(self._waiting)
+    def under_way(self) -> int:
+        """Attempts that are noted as sent and not yet as ended."""
+        return len(self._under_way)
 
-    def append(self, record: Settlement) -> None:
-        """Write one record. Never fails for what the record says; raises JournalFull when the disk fails."""
-        body = _encode_any(record)
-        frame = _HEAD.pack(_MARK, len(body), _crc32(body)) + body
-        if self._waiting:
-            self._waiting.append(frame)
-            self._given_up += max(0, len(self._waiting) - MAX_WAITING)
-            del self._waiting[:-MAX_WAITING]
-            if not self.retry():
-                raise JournalFull
-            return
+    @property
+    def waiting(self) -> int:
+        """Settlements that wait in memory."""
+        return len(self._waiting)
+
+    def intend(self, intent: Intent, price: Price | None = None) -> None:
+        """Note an attempt that is about to be sent. Raises JournalFull; then nothing is noted."""
+        if self._waiting and not self.retry():
+            raise JournalFull
+        frame = _framed(intent)
         try:
-            self._write(frame)
+            self._append(frame, price)
         except OSError as error:
-            self._waiting.append(frame)
             raise JournalFull from error
+        self._under_way[intent.call_id, intent.attempt] = frame, price
+
+    def note(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Note what of streams has come, in one write. A disk that takes nothing loses only these."""
+        frames = [_framed(one) for one in checkpoints]
+        with contextlib.suppress(OSError):
+            self._write(b"".join(frames))
+            for one, frame in zip(checkpoints, frames, strict=True):
+                if (one.call_id, one.attempt) in self._under_way:
+                    self._so_far[one.call_id, one.attempt] = frame
+
+    def append(self, record: Settlement, price: Price | None = None) -> None:
+        """Note what an attempt came to. Never fails for what it says; raises JournalFull when the disk fails."""
+        frame = _framed(record)
+        key = record.call_id, record.attempt
+        self._under_way.pop(key, None)
+        if self._so_far:
+            self._so_far.pop(key, None)
+        if not self._waiting:
+            try:
+                self._append(frame, price)
+            except OSError:
+                pass
+            else:
+                return
+        self._waiting.append(frame if price is None else _card(price) + frame)
+        if len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft()
+            self._given_up += 1
+        if not self.retry():
+            raise JournalFull
 
     def retry(self) -> bool:
-        """Write what waits; True when nothing waits any more."""
+        """Write what waits, and find out whether there is room again; whether there is."""
         try:
             while self._waiting:
-                self._write(self._waiting[0])
-                del self._waiting[0]
+                self._append(self._waiting[0], None)
+                self._waiting.popleft()
+            if self.full:
+                self._write(_PROBE)
+                os.ftruncate(self._file, self._size - len(_PROBE))
+                self._size -= len(_PROBE)
         except OSError:
             return False
         return True
+
+    def take_waiting(self, most: int) -> list[bytes]:
+        """Settlements that wait, the oldest first, each as the frames that say it. They wait no longer."""
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def give_back(self, taken: Sequence[bytes]) -> None:
+        """Have them wait again."""
+        self._waiting.extendleft(reversed(taken))
+
+    @property
+    def unforced(self) -> bool:
+        """Whether something was written that may not be on the disk yet."""
+        return self._forced != self.bytes_written or bool(self._unforced)
+
+    def sync(self) -> None:
+        """Have what was written put on the disk. In any thread. Raises OSError: call it again."""
+        with self._closing:
+            while self._unforced:
+                left = self._unforced.pop()
+                try:
+                    _force(left)
+                finally:
+                    os.close(left)
+            written, file, path = self.bytes_written, self._file, self._path  # in this order: rather too little
+            _force(file)
+            if self._named != path:
+                _force_directory(self.directory)
+                self._named = path
+            self._forced = written
 
     @property
     def lost(self) -> bool:
@@ -118,9 +217,9 @@ class Journal:
     def abandon(self) -> None:
         """Go on in a new file, and leave the one that was lost to :meth:`rescue`. Raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lost = self._file
-        self._file, self._size = self._open(), 0
-        self._left.append(lost)
+        fresh = self._create()
+        self._left.append((self._file, _framed(Finished(fresh.path.name))))
+        self._go_on_in(fresh)
 
     def rescue(self) -> int:
         """Copy what was lost to where the poster finds it; its bytes. In any thread. Raises OSError: call it again.
@@ -128,47 +227,104 @@ class Journal:
         Records that were posted already are harmless: each is posted once.
         """
         size = 0
-        with self._saving:
+        with self._closing:
             while self._left:
-                size += _copy(self._left[0], self.directory)
-                os.close(self._left.pop(0))
+                lost, last = self._left[0]
+                _write_whole(lost, last)
+                size += _copy(lost, self.directory)
+                os.close(lost)
+                del self._left[0]
         return size
 
     def close(self) -> int:
         """Leave the file to the poster. How many records are lost: those that the disk did not take to the end."""
-        self.retry()
+        if self.retry() and not self._under_way:
+            with contextlib.suppress(OSError):
+                self._write(_framed(Finished()))
+        with contextlib.suppress(OSError):
+            self.sync()
         os.close(self._file)
         return self._given_up + len(self._waiting)
 
-    def _write(self, frame: bytes) -> None:
+    def _append(self, frame: bytes, price: Price | None) -> None:
         if self._size >= self._max_file_bytes:
             self._rotate()
-        written = os.write(self._file, frame)
-        if written != len(frame):
-            os.ftruncate(self._file, self._size)
-            raise OSError("the disk took only a part of a record")
-        self._size += written
-        self.bytes_written += written
+        if price is None or price.id in self._cards:
+            self._write(frame)
+        else:
+            self._write(_card(price) + frame)
+            self._cards.add(price.id)
+
+    def _write(self, frames: bytes) -> None:
+        try:
+            _write_whole(self._file, frames, self._size)
+        except OSError:
+            self.full = True
+            raise
+        self.full = False
+        self._size += len(frames)
+        self.bytes_written += len(frames)
 
     def _rotate(self) -> None:
-        with contextlib.suppress(OSError):  # no descriptor, no inode: the old file goes on
-            following = self._open()
-            os.close(self._file)
-            self._file, self._size = following, 0
+        with contextlib.suppress(OSError):  # no descriptor, no inode, no room: the old file goes on
+            fresh, old = self._create(), self._file
+            try:
+                _write_whole(old, _framed(Finished(fresh.path.name)), self._size)
+            except OSError:
+                fresh.path.unlink(missing_ok=True)
+                os.close(fresh.file)
+                raise
+            self._go_on_in(fresh)
+            self._unforced.append(old)
+            fcntl.flock(old, fcntl.LOCK_UN)
 
-    def _open(self) -> int:
+    def _create(self) -> _Fresh:
+        """A new file that holds what is under way."""
         # The random part keeps two machines apart that share a database: positions are stored by file name.
         name = f"worker-{self._started}-{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
         hidden = self.directory / f".{name}"
         file = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            frames, cards = self._noted_anew()
+            if frames:
+                _write_whole(file, frames)
             hidden.rename(self.directory / name)
         except BaseException:
             os.close(file)
+            hidden.unlink(missing_ok=True)
             raise
-        self._path = self.directory / name
-        return file
+        return _Fresh(file, self.directory / name, len(frames), cards)
+
+    def _go_on_in(self, fresh: _Fresh) -> None:
+        self._file, self._path, self._size, self._cards = fresh
+        self.bytes_written += fresh.size
+
+    def _noted_anew(self) -> tuple[bytes, set[int]]:
+        """What is under way, with the cards of its prices; their ids."""
+        prices = {price.id: price for _, price in self._under_way.values() if price is not None}
+        frames = [_card(price) for price in prices.values()]
+        frames += [frame for frame, _ in self._under_way.values()]
+        frames += self._so_far.values()
+        return b"".join(frames), set(prices)
+
+
+def _write_whole(file: int, frames: bytes, size: int | None = None) -> None:
+    """Write all or, where the file's ``size`` is known, nothing. Raises OSError."""
+    written = os.write(file, frames)
+    if written != len(frames):
+        if size is not None:
+            os.ftruncate(file, size)
+        raise OSError("the disk took only a part")
+
+
+def _force_directory(directory: Path) -> None:
+    """Have the names of new files put on the disk."""
+    opened = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _copy(lost: int, directory: Path) -> int:
@@ -181,6 +337,8 @@ def _copy(lost: int, directory: Path) -> int:
             source.seek(0)
             shutil.copyfileobj(source, copy, _READ_BYTES)
             size = copy.tell()
+            copy.flush()
+            os.fsync(copied)
         hidden.rename(directory / name)
     except BaseException:
         hidden.unlink(missing_ok=True)
@@ -191,7 +349,7 @@ def _copy(lost: int, directory: Path) -> int:
 class Chunk(msgspec.Struct, frozen=True):
     """A piece of a journal: its good records, and what was between them."""
 
-    records: list[Settlement]
+    records: list[Record]
     ends: list[int]
     """Where each record's frame ends in the file."""
     position: int
@@ -200,25 +358,29 @@ class Chunk(msgspec.Struct, frozen=True):
     """Pieces that are no frames, to be set aside."""
 
 
-def read_records(path: Path, position: int, *, abandoned: bool, most: int = sys.maxsize) -> Chunk:
+def read_records(
+    path: Path, position: int, *, abandoned: bool, most: int = sys.maxsize, under_way: bool = False
+) -> Chunk:
     """The next records of a journal, at most ``most`` and at most a mebibyte of them.
 
     ``abandoned`` says that the writer is gone: an unfinished frame at the end is then damage, else it is awaited.
+    Intents and checkpoints are passed over, unless ``under_way`` asks for them: who posts has no use for them.
     """
     with path.open("rb") as file:
         file.seek(position)
         data = file.read(_READ_BYTES)
         at_end = abandoned and not file.read(1)
-    records: list[Settlement] = []
+    records: list[Record] = []
     ends: list[int] = []
     damaged: list[bytes] = []
     start = 0
     while start < len(data) and len(records) < most:
-        record, end = _frame(data, start)
-        if record is not None:
-            records.append(record)
-            ends.append(position + end)
+        record, end = _frame(data, start, under_way=under_way)
+        if end > start:
             start = end
+            if record is not None:
+                records.append(record)
+                ends.append(position + end)
             continue
         following = _next_frame(data, start + 1)
         if following is None:
@@ -233,8 +395,21 @@ def read_records(path: Path, position: int, *, abandoned: bool, most: int = sys.
     return Chunk(records, ends, position + start, damaged)
 
 
+def read_frames(data: bytes) -> list[Record]:
+    """The records of whole frames. Raises ValueError for anything else."""
+    records: list[Record] = []
+    start = 0
+    while start < len(data):
+        record, end = _frame(data, start, under_way=True)
+        if record is None:
+            raise ValueError("no frame of a journal")
+        records.append(record)
+        start = end
+    return records
+
+
 def skip_records(path: Path, position: int) -> tuple[int, int]:
-    """Count the next records without looking into them, at most a mebibyte of them; where to read on.
+    """Count the next settlements without looking into them, in at most a mebibyte; where to read on.
 
     It stops before what is no frame.
     """
@@ -246,9 +421,18 @@ def skip_records(path: Path, position: int) -> tuple[int, int]:
         mark, length, _ = _HEAD.unpack_from(data, start)
         if mark != _MARK or length > MAX_RECORD_BYTES or body + length > len(data):
             break
-        count += 1
+        count += data.startswith(_ENTRY, body + 3)
         start = body + length
     return count, position + start
+
+
+def left_in_order(path: Path) -> bool:
+    """Whether the writer of an abandoned journal left nothing open in it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LAST_BYTES))
+        data = file.read()
+    last = data.rfind(_MARK)
+    return last >= 0 and isinstance(_frame(data, last)[0], Finished)
 
 
 def is_abandoned(path: Path) -> bool:
@@ -261,8 +445,11 @@ def is_abandoned(path: Path) -> bool:
         return True
 
 
-def _frame(data: bytes, start: int) -> tuple[Settlement | None, int]:
-    """The record whose frame starts here and where the frame ends; None where there is no whole, sound frame."""
+def _frame(data: bytes, start: int, *, under_way: bool = True) -> tuple[Record | None, int]:
+    """The record whose frame starts here and where the frame ends; that is ``start`` where no whole, sound one does.
+
+    Without ``under_way`` intents and checkpoints are no records.
+    """
     body = start + _HEAD.size
     if body > len(data):
         return None, start
@@ -270,6 +457,8 @@ def _frame(data: bytes, start: int) -> tuple[Settlement | None, int]:
     end = body + length
     if mark != _MARK or length > MAX_RECORD_BYTES or end > len(data) or _crc32(data[body:end]) != checksum:
         return None, start
+    if not under_way and data.startswith(_UNDER_WAY, body + 1):
+        return None, end
     try:
         record = _decode(data[body:end])
     except msgspec.DecodeError:
@@ -279,13 +468,25 @@ def _frame(data: bytes, start: int) -> tuple[Settlement | None, int]:
 
 def _next_frame(data: bytes, start: int) -> int | None:
     while (start := data.find(_MARK, start)) >= 0:
-        if _frame(data, start)[0] is not None:
+        if _frame(data, start)[1] > start:
             return start
         start += 1
     return None
 
 
-def _encode_any(record: Settlement) -> bytes:
+def _framed(record: Record) -> bytes:
+    body = _encode_any(record)
+    return _HEAD.pack(_MARK, len(body), _crc32(body)) + body
+
+
+def _card(price: Price) -> bytes:
+    body = _encode(PriceCard(price.id, rates_json(price.rates).decode()))
+    if len(body) > MAX_RECORD_BYTES:
+        return b""  # the database has it from whoever made it
+    return _HEAD.pack(_MARK, len(body), _crc32(body)) + body
+
+
+def _encode_any(record: Record) -> bytes:
     try:
         body = _encode(record)
     except (OverflowError, UnicodeEncodeError):
@@ -293,7 +494,7 @@ def _encode_any(record: Settlement) -> bytes:
     else:
         if len(body) <= MAX_RECORD_BYTES:
             return body
-    return _encode(["ended", *map(_encodable, msgspec.structs.astuple(record))])
+    return _encode([record.__struct_config__.tag, *map(_encodable, msgspec.structs.astuple(record))])
 
 
 def _encodable(value: object) -> object:

@@ -2,7 +2,7 @@
 
 1. Entries, what they add up to and the file's position change in one transaction; the ledger itself adds up. A repeat
    after a lost answer finds the position moved; one after a restored backup finds the entries there by their names.
-2. A journal is removed only when its writer is gone and all of it is posted.
+2. A journal is removed only when its writer is gone, all of it is posted, and what was under way in it is entered.
 3. What cannot be posted (a damaged piece, a value that PostgreSQL refuses) is set aside in a file beside the journal
    before the position passes it, and holds up nothing else.
 """
@@ -23,6 +23,7 @@ import msgspec
 
 from tollway.accounting.journal import SUFFIX, Chunk, is_abandoned, read_records
 from tollway.accounting.ledger_rows import COLUMNS, lines_of, months_of
+from tollway.accounting.open_attempts import lost_attempts
 from tollway.accounting.records import PriceCard, Record, Settlement
 
 TAIL_INTERVAL_S = 0.25
@@ -30,6 +31,8 @@ TAIL_INTERVAL_S = 0.25
 
 MAX_PAUSE_S = 5.0
 """The longest pause between attempts while PostgreSQL is away."""
+
+_LOST_AT_ONCE = 1000  # entries in a transaction
 
 BATCH_TIMEOUT_S = 30.0
 """A transaction that takes longer is given up with its connection, and tried again."""
@@ -79,6 +82,8 @@ class PostingFigures:
     """Entries that are new in the ledger."""
     set_aside: int = 0
     """Records and damaged pieces that could not be posted."""
+    lost: int = 0
+    """Attempts that were entered by estimate, because their worker died."""
     behind_bytes: int = 0
     """What the journals held beyond their positions when they were last looked at."""
     away: bool = False
@@ -98,6 +103,7 @@ class Poster:
         self._directory = directory
         self._positions: dict[str, int] = {}
         self._months: set[tuple[int, int]] = set()  # that have been asked for
+        self._delivered = directory / f"delivered-{os.getpid()}-{os.urandom(4).hex()}"  # no file, but a name to claim
         self._before_removal = before_removal
         """Told of each journal that is done for good, while it is still there."""
         self.figures = PostingFigures()
@@ -151,11 +157,30 @@ class Poster:
             position = await self._post_chunk(path, position, chunk)
             self._positions[path.name] = position
         if abandoned:
+            await self._enter_lost(path, position)
             if self._before_removal is not None:
                 self._before_removal(path)
             path.unlink()  # noqa: ASYNC240 - as short as the reads
             await self._pool.execute(_FORGET, path.name)
             self._positions.pop(path.name, None)
+
+    async def _enter_lost(self, path: Path, position: int) -> None:
+        """Enter what was under way when the writer of a journal died, which is read up to its end."""
+        lost = await lost_attempts(path)
+        for start in range(0, len(lost), _LOST_AT_ONCE):
+            some: list[Record] = [*lost[start : start + _LOST_AT_ONCE]]
+            await self._post_chunk(path, position, Chunk(some, [position] * len(some), position, []))
+        if lost:
+            self.figures.lost += len(lost)
+            _log.warning("a worker died with %d attempts under way: they are entered by estimate", len(lost))
+
+    async def enter(self, records: Sequence[Record]) -> None:
+        """Post records that stand in no journal, or find out whether PostgreSQL would take any. Once, as all others.
+
+        Raises what asyncpg raises: then none may be posted, some, or all; call it again.
+        """
+        await self._post_chunk(self._delivered, 0, Chunk([*records], [0] * len(records), 0, []))
+        await self._pool.execute(_FORGET, self._delivered.name)
 
     async def _post_chunk(self, path: Path, position: int, chunk: Chunk) -> int:
         try:

@@ -1,7 +1,7 @@
 """What a journal holds. Fields are stored by place: new ones go to the end with a default, none is ever removed.
 
-An attempt is noted three times and more: that it is sent, from time to time what of a long stream has come, and what it
-came to. Only the last is an entry of the ledger; the others are for the case that it never comes.
+An attempt is noted twice or more: that it is sent, from time to time what of a long stream has come, and what it came
+to. Only the last is an entry of the ledger; the others are for the case that it never comes.
 """
 
 from typing import TypeAlias
@@ -84,7 +84,9 @@ class Intent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="sent")
     revision: int
     price_id: int
     prompt_tokens: int
-    """As estimated at admission."""
+    """As estimated at admission; 0 where tokens are not what is billed."""
+    priced: bool = True
+    """False: what it costs cannot be estimated."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="so far"):
@@ -97,8 +99,20 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="so
     first_byte_ms: float | None
     output_tokens: int
     """By estimate, of what has come."""
-    usage: tuple[int, int, int, int] | None = None
+    told: tuple[int, int, int, int] | None = None
     """Input, cache read, output, reasoning, where the provider has told them before its end."""
+    others: dict[str, int] | None = None
+    service_tier: str = ""
+    doubt: str = ""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider has told, if it has."""
+        if self.told is None:
+            return None
+        input_tokens, cache_read, output, reasoning = self.told
+        others = self.others or NO_OTHERS
+        return Usage(input_tokens, output, cache_read, reasoning, others, self.service_tier, doubt=self.doubt)
 
 
 class PriceCard(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="price"):
@@ -109,10 +123,11 @@ class PriceCard(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pri
     """As ``prices.rates_json`` writes them."""
 
 
-class Continued(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="continued"):
-    """The last record of a file whose writer goes on in another one: what was under way is noted again there."""
+class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="finished"):
+    """The last record of a file that its writer left in order. A file without one had a writer that died."""
 
-    file: str
+    following: str = ""
+    """The file in which what was under way is noted again; empty where nothing was."""
 
 
 class OldSettlement(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="settled"):
@@ -180,5 +195,5 @@ class OldSettlement(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=
         )
 
 
-Record: TypeAlias = Settlement | Intent | Checkpoint | PriceCard | Continued | OldSettlement
-"""Whatever a frame of a journal holds."""
+Record: TypeAlias = Settlement | Intent | Checkpoint | PriceCard | Finished
+"""Whatever a frame of a journal says."""

@@ -15,11 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from tollway.accounting.posting import PostingFigures
+from tollway.accounting.posting import Poster, PostingFigures
 from tollway.controlplane.access import Access
 from tollway.controlplane.change_log import ChangeLog
+from tollway.controlplane.deliveries import Deliveries
 from tollway.controlplane.errors import ApiError, apologise, refuse, refuse_unrouted
 from tollway.controlplane.metrics import Exposition, Reports
+from tollway.controlplane.request_log import RequestLog
 from tollway.controlplane.setup import Setup
 from tollway.demo.provider import DemoProvider
 from tollway.observe.metrics import WorkerReport
@@ -39,19 +41,21 @@ def control_plane(
     settings: Settings,
     pool: asyncpg.Pool,
     vault: Vault,
-    figures: PostingFigures,
+    poster: Poster,
+    requests: RequestLog | None,
     refusals: RefusalLog,
     changes: ChangeLog,
 ) -> Starlette:
-    """The application; whoever runs it turns its logs."""
+    """The application; whoever runs it turns its logs. ``requests`` is where calls are logged, if they are."""
     access = Access(settings)
     setup = Setup(pool, access, vault, changes)
-    numbers = Numbers(access, figures)
+    numbers = Numbers(access, poster.figures)
     routes = [
         Route("/api/generate-virtual-key", setup.generate_virtual_key, methods=["POST"]),
         Route("/api/save-keys", setup.save_keys, methods=["POST"]),
         Route("/metrics", numbers.show, methods=["GET"]),
         Route("/internal/metrics/{worker:int}", numbers.take, methods=["POST"]),
+        Route("/internal/settlements", Deliveries(poster, requests).take, methods=["POST"]),
         Mount("/demo", DemoProvider()),
     ]
     handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}

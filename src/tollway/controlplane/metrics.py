@@ -114,6 +114,9 @@ class Exposition:
         yield CounterMetricFamily(
             "tollway_ledger_set_aside_total", "Records that could not be posted.", posting.set_aside
         )
+        yield CounterMetricFamily(
+            "tollway_lost_attempts_total", "Attempts entered by estimate, because their worker died.", posting.lost
+        )
         yield GaugeMetricFamily(
             "tollway_journal_behind_bytes", "Bytes of the journals that are not posted yet.", posting.behind_bytes
         )

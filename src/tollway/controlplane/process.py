@@ -69,7 +69,8 @@ async def _serve(
     poster = Poster(pool, config.journals, follower.finish if follower is not None else None)
     vault = Vault.of(config.encryption_key, config.settings.iv)
     refusals, changes = RefusalLog(config.settings.log_requests), ChangeLog()
-    server = Server(control_plane(config.settings, pool, vault, poster.figures, refusals, changes))
+    told = requests if follower is not None else None
+    server = Server(control_plane(config.settings, pool, vault, poster, told, refusals, changes))
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=config.listen_fd)]))
     background = [
         asyncio.create_task(poster.run()),

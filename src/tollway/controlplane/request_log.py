@@ -54,6 +54,13 @@ class RequestLog:
         for one in settlements:
             log_attempt(one, ShortLine(self._short(one)))
 
+    def note(self, settlements: Sequence[Settlement]) -> None:
+        """Print as many as there is room for."""
+        room = self.room()
+        self.tell(settlements[:room])
+        if room < len(settlements):
+            self.leave_out(len(settlements) - room)
+
     def leave_out(self, count: int) -> None:
         """Note attempts that get no line."""
         self._ration.leave_out(count)
@@ -181,17 +188,18 @@ class JournalFollower:
         with contextlib.suppress(FileNotFoundError):
             if room == 0:
                 count, following = skip_records(path, position)
-                if count:
+                if following > position:
                     self._log.leave_out(count)
                     self._positions[path.name] = following
                     return True
             chunk = read_records(path, position, abandoned=False, most=max(room, 1))
             if chunk.position > position:
                 self._positions[path.name] = chunk.position
+                settlements = [record for record in chunk.records if isinstance(record, Settlement)]
                 if room:
-                    self._log.tell(chunk.records)
+                    self._log.tell(settlements)
                 else:
-                    self._log.leave_out(len(chunk.records))
+                    self._log.leave_out(len(settlements))
                 return True
         return False
 

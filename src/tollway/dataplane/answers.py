@@ -158,7 +158,7 @@ def _provenance(attempt: Attempt, now: float) -> bytes:
         call.id.encode(),
         call.hold.header_lines(now),
         attempt.upstream.answer_head,
-        attempt.number,
+        call.attempts,
         call.snapshot.revision,
     )
     if attempt.warnings:

@@ -1,6 +1,7 @@
 """Writing down what every attempt used and cost, before the client sees the last byte of it.
 
-1. Every attempt that was sent gets exactly one entry, whatever way it ends.
+1. Every attempt is noted before it is sent, and gets exactly one entry, whatever way it ends; where this process dies
+   before that, the control plane enters it by estimate.
 2. The entry is in the journal before the answer's last byte is handed to the client's connection.
 3. A key pays for what reached its client, and for what was produced until its client hung up, or was read on for it
    then; the rest is entered uncharged.
@@ -9,10 +10,12 @@
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Sequence
 
 from tollway.accounting.journal import Journal, JournalFull
-from tollway.accounting.records import Settlement
+from tollway.accounting.records import Checkpoint, Intent, Settlement
 from tollway.dataplane.calls import Attempt, Call, Clock, Cut
 from tollway.domain import endings
 from tollway.domain.asked import NoUsage
@@ -78,28 +81,73 @@ class Books:
         self._now = now
         self.fallback_price = fallback_price
         self._alarm = UnpricedAlarm()
-        self._unfindable = False  # the journal, and there can be no other one
         self._failing = False  # what was lost could not be saved the last time
-
-    @property
-    def full(self) -> bool:
-        """Whether no call should start, because what it costs could not be noted, or nobody would find the note."""
-        return self._unfindable or self._journal.full
+        self._unforced = False  # what was written could not be put on the disk the last time
+        self.unfindable = False
+        """Whether no call should start, because the journal is gone, and there can be no other one."""
+        self.sync_failures = 0
+        """How often what was written could not be put on the disk."""
 
     @property
     def unsaved(self) -> bool:
         """Whether something was noted that nobody finds."""
-        return self._unfindable or self._journal.unsaved
+        return self.unfindable or self._journal.unsaved
 
     @property
     def journal_bytes(self) -> int:
         """Bytes that this worker has written to its journal."""
         return self._journal.bytes_written
 
-    def retry(self) -> None:
-        """Try again to write what waits; called once a second."""
-        if self._journal.full and self._journal.retry():
-            _log.info("the disk takes records again")
+    @property
+    def under_way(self) -> int:
+        """Attempts that are noted as sent and not yet as ended."""
+        return self._journal.under_way
+
+    def intend(self, attempt: Attempt) -> bool:
+        """Note an attempt that is about to be sent; False where the disk takes no more."""
+        call = attempt.call
+        target = attempt.upstream.target
+        price = attempt.price
+        no_usage = call.operation.no_usage
+        attempt.number = call.sent = call.sent + 1
+        intent = Intent(  # by place, which costs a sixth of what keywords cost
+            call.id,
+            attempt.number,
+            call.grant.id,
+            call.asked.model,
+            target.provider.name,
+            target.upstream_model,
+            call.operation.name,
+            call.asked.stream,
+            attempt.started_unix,
+            call.snapshot.revision,
+            0 if price is None else price.id,
+            call.prompt_tokens if no_usage is NoUsage.ESTIMATE else 0,
+            no_usage is not NoUsage.UNPRICED,
+        )
+        try:
+            self._journal.intend(intent, price)
+        except JournalFull:
+            return False
+        return True
+
+    def note(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Note what of streams has come so far."""
+        self._journal.note(checkpoints)
+
+    async def sync(self) -> None:
+        """Have what was noted put on the disk, beside the event loop."""
+        journal = self._journal
+        if not journal.unforced:
+            return
+        try:
+            await asyncio.to_thread(journal.sync)
+            self._unforced = False
+        except OSError as error:
+            self.sync_failures += 1
+            if not self._unforced:
+                _log.error("the disk may not have what the journal in %s says: %s", journal.directory, error)
+            self._unforced = True
 
     async def rescue(self) -> None:
         """Notice a journal that is gone, and save what was in it; called once a second, and at the end."""
@@ -107,18 +155,18 @@ class Books:
         directory = journal.directory
         try:
             if journal.lost:
-                self._unfindable = True
+                self.unfindable = True
                 journal.abandon()
-            if self._unfindable and not journal.unsaved:
+            if self.unfindable and not journal.unsaved:
                 _log.info("the journal in %s is back", directory)
-            self._unfindable = False
+            self.unfindable = False
             if journal.unsaved:
                 size = await asyncio.to_thread(journal.rescue)
                 _log.error("the journal in %s was gone or cut: the %d bytes of it go into another one", directory, size)
             self._failing = False
         except OSError as error:
             if not self._failing:
-                _log.error("%s %s: %s", _LOST if self._unfindable else _NOT_SAVED, directory, error)
+                _log.error("%s %s: %s", _LOST if self.unfindable else _NOT_SAVED, directory, error)
             self._failing = True
 
     def charge(
@@ -213,7 +261,9 @@ class Books:
                 self._metrics.ended(endings.CLIENT_GONE)
 
     def close(self, call: Call) -> None:
-        """Give back what the call still holds, if nothing was charged for it."""
+        """Give back what the call still holds, if nothing was charged for it; no attempt of it stays open."""
+        if call.open is not None:
+            self.waive(call.open, INTERNAL_ERROR)
         call.hold.settle(0, self._now())
 
     def _enter(
@@ -234,6 +284,7 @@ class Books:
     ) -> None:
         attempt.entered = True
         call = attempt.call
+        call.open = None
         target = attempt.upstream.target
         first_byte_at = attempt.first_byte_at
         record = Settlement(  # by place, which costs a sixth of what keywords cost
@@ -245,7 +296,7 @@ class Books:
             target.upstream_model,
             call.operation.name,
             call.asked.stream,
-            call.started_unix + attempt.started - call.started,
+            attempt.started_unix,
             (now - attempt.started) * 1000,
             (first_byte_at - attempt.started) * 1000 if first_byte_at else None,
             attempt.status,
@@ -267,10 +318,8 @@ class Books:
             usage.service_tier,
             doubt,
         )
-        try:
-            self._journal.append(record)
-        except JournalFull:
-            _log.error("the disk takes no more: settlements wait in memory, and new calls are refused")
+        with contextlib.suppress(JournalFull):  # it waits, and delivery.py looks after it
+            self._journal.append(record, price)
         self._metrics.attempt(target.provider.name, outcome)
 
 

@@ -71,10 +71,12 @@ class Call:
         "hold",
         "id",
         "large",
+        "open",
         "operation",
         "output_tokens",
         "prompt_tokens",
         "request",
+        "sent",
         "snapshot",
         "spent",
         "started",
@@ -113,6 +115,10 @@ class Call:
         self.large = False
         """Its body is worked on away from the event loop."""
         self.attempts = 0
+        self.sent = 0
+        """Those of them that were noted to be sent; a stored key that cannot be read is none."""
+        self.open: Attempt | None = None
+        """The one that was sent and is not entered yet."""
         self.spent = False
         """What has been sent cannot be sent again: there is no other attempt."""
         self.cut: Cut | None = None
@@ -149,19 +155,21 @@ class Attempt:
         "number",
         "price",
         "started",
+        "started_unix",
         "status",
         "upstream",
         "warnings",
     )
 
     def __init__(self, call: Call, prepared: Prepared, deadline: float, now: float, price: Price | None) -> None:
-        call.attempts += 1
         self.call = call
         self.upstream, self.adapter, self.credential, self.message, self.further, self.warnings = prepared
-        self.number = call.attempts
+        self.number = 0
+        """1, 2, … of those of the call that are sent; 0 before."""
         self.price = price
         """By which it is billed; None: nobody knows it."""
         self.started = now
+        self.started_unix = call.started_unix + now - call.started
         self.deadline = deadline
         """Loop time at which the whole call, with all its attempts, is over."""
         self.answer: Answer | None = None

@@ -27,7 +27,7 @@ def reasons(world: World) -> Mapping[str, bool]:
     """Why this process refuses every new call, each with whether it does: those that a call itself would meet."""
     return {
         "draining": world.draining,
-        "accounting_unavailable": world.books.full,
+        "accounting_unavailable": world.cannot_account,
         "overloaded": world.server.budget.full,
     }
 

@@ -10,6 +10,7 @@
 
 import asyncio
 
+from tollway.accounting.records import Checkpoint
 from tollway.dataplane.books import CLIENT_GONE, INTERNAL_ERROR
 from tollway.dataplane.calls import Attempt, Cut
 from tollway.dataplane.failures import failure_of, fit_to_tell
@@ -19,6 +20,7 @@ from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import UpstreamError
 from tollway.providers.base import StreamDecoder
+from tollway.wire.estimate import output_tokens_estimate
 from tollway.wire.openai_errors import error_event
 from tollway.wire.sse import EVENT_ENDS
 
@@ -46,6 +48,7 @@ class Relay:
         "_attempt",
         "_decoder",
         "_last",
+        "_noted_bytes",
         "_quiet_last",
         "_quiet_since",
         "_response",
@@ -63,6 +66,7 @@ class Relay:
         self._decoder = decoder
         self._response = response
         self._last = self._quiet_last = b""
+        self._noted_bytes = 0  # of the content, at the last checkpoint
         self._unfinished = 0  # bytes of an event that has begun and goes out when it is whole
         self._unheard = False  # the client has hung up, and only the usage is awaited
         now = attempt.first_byte_at = self._quiet_since = world.now()
@@ -117,6 +121,27 @@ class Relay:
         elif now - self._quiet_since >= after_s and not self._stream.paused and self._last.endswith(EVENT_ENDS):
             self._stream.write(b": keep-alive\n\n")
             self._quiet_since = now
+
+    def checkpoint(self) -> Checkpoint | None:
+        """What has come, if it is more than at the last time."""
+        attempt, decoder = self._attempt, self._decoder
+        if attempt.entered or decoder.content_bytes == self._noted_bytes:
+            return None
+        self._noted_bytes = decoder.content_bytes
+        usage = decoder.usage
+        seconds = attempt.first_byte_at - attempt.started
+        return Checkpoint(
+            attempt.call.id,
+            attempt.number,
+            attempt.started_unix + self._world.now() - attempt.started,
+            attempt.status,
+            seconds * 1000,
+            output_tokens_estimate(decoder.content_bytes),
+            None if usage is None else (usage.input, usage.cache_read, usage.output, usage.reasoning),
+            dict(usage.others) if usage is not None and usage.others else None,
+            usage.service_tier if usage is not None else "",
+            usage.doubt if usage is not None else "",
+        )
 
     def _end(self, failure: UpstreamFailure | None) -> None:
         """Say how the stream ended; the terminal event of a good one has gone out."""

@@ -149,7 +149,7 @@ def admit(world: World, call: Call, operation: Operation, asked: Asked) -> Refus
         return targets
     if grant.models is not None and not asked.model and operation.runs_model:
         return BadRequest(_NAME_A_MODEL, "model", "missing_required_parameter")
-    if world.books.full:
+    if world.cannot_account:
         return CannotAccount()
     if targets:
         asked = with_wishes(asked, call, targets[0])
@@ -217,6 +217,10 @@ async def answer(world: World, call: Call) -> Refusal | None:
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now(), cast(Price | None, price))
             del prepared  # of a stream nobody keeps the request, which is sent
+            if not (world.books.intend(attempt) or await world.delivery.works()):
+                return CannotAccount()
+            call.attempts += 1
+            call.open = attempt
             outcome = await attempt_once(world, attempt)
             if outcome is None:
                 return None

@@ -1,6 +1,7 @@
 """One data-plane process: reads its orders, puts the parts together, serves until it is told to stop."""
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -18,8 +19,16 @@ from tollway.admission.slots import CallSlots
 from tollway.child import SupervisorLine, read_config
 from tollway.dataplane import machine
 from tollway.dataplane.books import Books
+from tollway.dataplane.delivery import Delivery
 from tollway.dataplane.offload import SWITCH_INTERVAL_S, Offload
-from tollway.dataplane.reporting import cut_all, keep_house, keep_reporting
+from tollway.dataplane.reporting import (
+    cut_all,
+    deliver,
+    keep_checkpoints,
+    keep_house,
+    keep_reporting,
+    keep_synced,
+)
 from tollway.dataplane.routes import router_of
 from tollway.dataplane.upstreams import Upstreams
 from tollway.dataplane.world import World
@@ -104,7 +113,16 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
         if not await configured(configuration, line):
             return
         await server.start(inherited_socket(config), tls_context(config.settings))
-        background += [asyncio.create_task(keep_house(world)), asyncio.create_task(keep_reporting(world))]
+        background += map(
+            asyncio.create_task,
+            (
+                keep_house(world),
+                keep_reporting(world),
+                keep_checkpoints(world),
+                keep_synced(world),
+                world.delivery.run(),
+            ),
+        )
         gc.collect()
         gc.freeze()  # what is here now stays as long as the process does: the collector need not look at it again
         line.announce_ready()
@@ -115,6 +133,7 @@ async def serve(config: ChildConfig, writer: log.LogWriter) -> None:
     finally:
         for task in background:
             task.cancel()
+        await world.delivery.finish()
         client.close()
         world.offload.close()
         await configuration.close()
@@ -176,6 +195,7 @@ def build(
         control=control,
         metrics=metrics,
         books=Books(journal, metrics, now, settings.unpriced.price),
+        delivery=Delivery(journal, functools.partial(deliver, client, control, now), now),
         refusals=RefusalLog(settings.log_requests),
         log_writer=writer,
         now=now,

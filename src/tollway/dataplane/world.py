@@ -12,6 +12,7 @@ from tollway.admission.authenticate import KeyHasher
 from tollway.admission.slots import CallSlots
 from tollway.dataplane.books import Books
 from tollway.dataplane.calls import Call, Clock
+from tollway.dataplane.delivery import Delivery
 from tollway.dataplane.offload import Offload
 from tollway.dataplane.upstreams import Upstreams
 from tollway.http1.client import Client
@@ -63,6 +64,7 @@ class World:
     """Where the control plane listens."""
     metrics: Metrics
     books: Books
+    delivery: Delivery
     refusals: RefusalLog
     log_writer: LogWriter
     now: Clock
@@ -76,3 +78,8 @@ class World:
     draining: bool = False
     loop_lag_s: float = 0.0
     """How late the last timer ran."""
+
+    @property
+    def cannot_account(self) -> bool:
+        """Whether no call should start, because what it costs could not be noted, or nobody would find the note."""
+        return self.books.unfindable or self.delivery.failing

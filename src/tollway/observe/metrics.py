@@ -100,6 +100,9 @@ FAMILIES: dict[str, Family] = {
     "tollway_config_age_seconds": Family("gauge", "Seconds since the configuration was last known to be current."),
     "tollway_log_lines_dropped_total": Family("counter", "Log lines lost to a slow or full log."),
     "tollway_journal_bytes_total": Family("counter", "Bytes written to the journal."),
+    "tollway_journal_sync_failures_total": Family("counter", "Times that the disk did not confirm the journal."),
+    "tollway_attempts_under_way": Family("gauge", "Attempts that are noted as sent and not as ended."),
+    "tollway_settlements_waiting": Family("gauge", "Settlements in memory, because the disk takes none."),
     "tollway_loop_lag_seconds": Family("gauge", "How late the event loop's timers ran, at worst, in the last second."),
     "tollway_draining": Family("gauge", "1 while the worker finishes its last calls."),
     "tollway_unready": Family("gauge", "1 while the worker refuses every new call for this reason.", ("reason",)),
@@ -123,6 +126,9 @@ class Gauges(msgspec.Struct, kw_only=True):
     config_age_seconds: float = 0.0
     log_lines_dropped_total: int = 0
     journal_bytes_total: int = 0
+    journal_sync_failures_total: int = 0
+    attempts_under_way: int = 0
+    settlements_waiting: int = 0
     loop_lag_seconds: float = 0.0
     draining: bool = False
     unready: Mapping[str, int] = {}
