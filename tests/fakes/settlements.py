@@ -1,10 +1,10 @@
-"""Settlements for tests."""
+"""Settlements and intents for tests."""
 
 import itertools
 
 import msgspec
 
-from tollway.accounting.records import Settlement
+from tollway.accounting.records import Intent, Settlement
 
 _numbers = itertools.count(10_000_000)  # all of one length
 
@@ -39,3 +39,21 @@ _TYPICAL = Settlement(
 def settlement(**changes: object) -> Settlement:
     """A typical settlement of a call of its own, and with these changes."""
     return msgspec.structs.replace(_TYPICAL, **{"call_id": f"req_{next(_numbers)}", **changes})
+
+
+def intent_of(record: Settlement, price_id: int = 0, prompt_tokens: int = 100) -> Intent:
+    """What was noted before the attempt was sent that came to this."""
+    return Intent(
+        record.call_id,
+        record.attempt,
+        record.key_id,
+        record.model,
+        record.provider,
+        record.upstream_model,
+        record.operation,
+        record.stream,
+        record.started_unix,
+        record.revision,
+        price_id,
+        prompt_tokens,
+    )

@@ -4,16 +4,30 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.settlements import settlement
+from fakes.settlements import intent_of, settlement
 from tollway.accounting import journal as module
-from tollway.accounting.journal import SUFFIX, Chunk, Journal, JournalFull, is_abandoned, read_records
-from tollway.accounting.records import Settlement
+from tollway.accounting.journal import (
+    SUFFIX,
+    Chunk,
+    Journal,
+    JournalFull,
+    is_abandoned,
+    left_in_order,
+    read_frames,
+    read_records,
+    skip_records,
+)
+from tollway.accounting.records import Checkpoint, Finished, PriceCard, Record, Settlement
+from tollway.domain.prices import price_per_1k, rates_json
+
+PRICE = price_per_1k(Decimal("0.001"), Decimal("0.002"))
 
 
 @pytest.fixture
@@ -398,3 +412,167 @@ def test_the_poster_may_take_what_was_rescued(journal: Journal, tmp_path: Path) 
     journal.rescue()
     (rescued,) = tmp_path.glob("rescued-*")
     assert is_abandoned(rescued)
+
+
+# What is under way
+
+
+def all_records(path: Path) -> list[Record]:
+    return read_records(path, 0, abandoned=False, under_way=True).records
+
+
+def test_an_intent_stands_before_its_settlement_and_the_rates_before_both(journal: Journal, tmp_path: Path) -> None:
+    record = settlement(price_id=PRICE.id)
+    intent = intent_of(record, PRICE.id)
+    journal.intend(intent, PRICE)
+    assert journal.under_way == 1
+    journal.append(record, PRICE)
+    card = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
+    assert all_records(only_file(tmp_path)) == [card, intent, record]
+    assert journal.under_way == 0
+
+
+def test_who_posts_is_not_told_of_what_is_under_way(journal: Journal, tmp_path: Path) -> None:
+    record = settlement(stream=True)
+    journal.intend(intent_of(record))
+    journal.note([Checkpoint(record.call_id, 1, 1.0, 200, None, 5)])
+    assert read(tmp_path).records == [] and read(tmp_path).position == only_file(tmp_path).stat().st_size
+    journal.append(record)
+    chunk = read(tmp_path)
+    assert chunk.records == [record] and chunk.ends == [chunk.position]
+
+
+def test_only_settlements_are_counted(journal: Journal, tmp_path: Path) -> None:
+    for _ in range(3):
+        journal.intend(intent_of(settlement()), PRICE)
+    journal.append(settlement())
+    path = only_file(tmp_path)
+    assert skip_records(path, 0) == (1, path.stat().st_size)
+
+
+def test_each_file_has_what_is_under_way_and_its_rates_and_says_when_it_is_finished(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0.0, max_file_bytes=1000)
+    running = settlement(stream=True)
+    intent = intent_of(running, PRICE.id)
+    seen = Checkpoint(running.call_id, 1, 1.0, 200, None, 5)
+    journal.intend(intent, PRICE)
+    journal.note([Checkpoint(running.call_id, 1, 0.5, 200, None, 2)])
+    journal.note([seen])
+    while len(list(tmp_path.iterdir())) < 3:
+        journal.append(settlement())
+    first, second, third = sorted(tmp_path.iterdir(), key=os.path.getctime)
+    card = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
+    assert [all_records(path)[:3] for path in (second, third)] == [[card, intent, seen]] * 2
+    assert all_records(first)[-1] == Finished(second.name) and all_records(second)[-1] == Finished(third.name)
+    journal.append(running, PRICE)
+    assert all_records(third)[-1] == running, "the rates stand there already"
+    journal.close()
+    assert all(left_in_order(path) for path in (first, second, third))
+
+
+def test_where_a_full_file_cannot_say_that_it_is_finished_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, 0.0, max_file_bytes=1)
+    journal.append(settlement())
+    old = only_file(tmp_path)
+    full = os.open(old, os.O_RDONLY)
+
+    def write(file: int, data: bytes) -> int:
+        if os.path.samestat(os.fstat(file), os.fstat(full)):
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return real_write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "write", write)
+        with pytest.raises(JournalFull):
+            journal.intend(intent_of(settlement()))
+    assert only_file(tmp_path) == old, "else what is under way in the old file would be taken for lost"
+    os.close(full)
+    journal.close()
+
+
+@pytest.mark.parametrize("loss", [vanish, replace])
+def test_what_is_under_way_in_a_journal_that_is_lost_goes_on_in_the_next_one(
+    tmp_path: Path, loss: Callable[[Path], None]
+) -> None:
+    journal = Journal(tmp_path, 0.0)
+    intent = intent_of(settlement(), PRICE.id)
+    journal.intend(intent, PRICE)
+    loss(only_file(tmp_path))
+    journal.abandon()
+    journal.rescue()
+    (rescued,) = tmp_path.glob("rescued-*")
+    assert left_in_order(rescued)
+    assert intent in all_records(journal._path) and not left_in_order(journal._path)
+    journal.close()
+
+
+def test_a_full_disk_takes_no_intent_and_keeps_none(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(0)
+    monkeypatch.setattr(module.os, "write", disk.write)
+    with pytest.raises(JournalFull):
+        journal.intend(intent_of(settlement()))
+    assert journal.full and not journal.waiting and not journal.under_way
+    disk.room = 100
+    assert not journal.retry(), "not enough for a few records"
+    disk.room = 1_000_000
+    assert journal.retry() and not journal.full
+    assert only_file(tmp_path).stat().st_size == 0, "nothing is left of the try"
+
+
+def test_what_waits_can_be_taken_and_given_back(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "write", Disk(0).write)
+    records = [settlement(price_id=PRICE.id) for _ in range(3)]
+    for record in records:
+        with pytest.raises(JournalFull):
+            journal.append(record, PRICE)
+    taken = journal.take_waiting(2)
+    card = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
+    assert read_frames(b"".join(taken)) == [card, records[0], card, records[1]] and journal.waiting == 1
+    journal.give_back(taken)
+    assert read_frames(b"".join(journal.take_waiting(9)))[1::2] == records
+
+
+@pytest.mark.parametrize("data", [b"junk", b"\xf5TW\x01" + bytes(8)])
+def test_what_is_no_frame_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="no frame"):
+        read_frames(data)
+
+
+# What the disk has for certain
+
+
+def test_all_files_are_put_on_the_disk_and_then_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced: list[int] = []
+    monkeypatch.setattr(module, "_force", lambda file: forced.append(os.fstat(file).st_ino))
+    journal = Journal(tmp_path, 0.0, max_file_bytes=500)
+    journal.sync()
+    assert not journal.unforced
+    while len(list(tmp_path.iterdir())) < 3:
+        journal.append(settlement())
+    assert journal.unforced
+    forced.clear()
+    journal.sync()
+    assert set(forced) == {path.stat().st_ino for path in tmp_path.iterdir()}
+    assert not journal.unforced and not journal._unforced
+    journal.append(settlement())
+    assert journal.unforced
+    journal.close()
+
+
+def test_a_disk_that_fails_is_asked_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(file: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    journal.append(settlement())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_force", fails)
+        for _ in range(2):
+            with pytest.raises(OSError):
+                journal.sync()
+            assert journal.unforced
+    journal.sync()
+    assert not journal.unforced
