@@ -1,5 +1,6 @@
-"""The heads of our own answers, and refusals."""
+"""The heads of our own answers, refusals, and what a crash looks like."""
 
+import logging
 from collections.abc import Mapping
 
 from tollway.admission.authenticate import MAX_KEY_BYTES, presented_key
@@ -21,10 +22,12 @@ from tollway.domain.refusals import (
     Refusal,
     RevokedKey,
 )
-from tollway.http1.exchange import Request
+from tollway.http1.exchange import OPEN, STREAMING, Request
 from tollway.observe.refusals import Refused
 from tollway.routing.snapshot import KeyGrant
-from tollway.wire.openai_errors import to_http
+from tollway.wire.openai_errors import error_body, to_http
+
+_log = logging.getLogger("tollway.calls")
 
 _JSON = b"content-type: application/json\r\n"
 _NO_BUFFERING = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -57,6 +60,17 @@ def refuse(world: World, request: Request, call_id: str, refusal: Refusal, told:
     )
     head = b"%bx-request-id: %b\r\n%b%b" % (_JSON, call_id.encode(), told, error.headers)
     request.respond(error.status, head, error.body)
+
+
+def crash(world: World, request: Request, call_id: str, error: Exception) -> None:
+    """Our own bug: the call dies with a bare 500, the process lives. A stream that has begun has said so itself."""
+    _log.error("a call failed by a bug of ours", exc_info=error, extra={"call_id": call_id})
+    if request.state == OPEN:
+        refuse_unread(world, call_id, 500, "server_error")
+        head = b"%bx-request-id: %b\r\n" % (_JSON, call_id.encode())
+        request.respond(500, head, error_body("Internal error.", "server_error", "server_error"))
+    elif request.state == STREAMING:
+        raise error
 
 
 def refuse_unread(world: World, call_id: str, status: int, code: str) -> None:

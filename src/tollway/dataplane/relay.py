@@ -41,6 +41,9 @@ _CUTS = {
 """What a client reads when the gateway itself cuts its stream."""
 
 
+_CRASHED = UpstreamFailure(FailureKind.REQUEST, "Internal error.", code="server_error", type="server_error")
+
+
 class Relay:
     """The second half of a streamed attempt."""
 
@@ -108,6 +111,8 @@ class Relay:
             failure = _CUTS[call.cut]
         except Exception:
             self._charge(INTERNAL_ERROR)
+            self._tell(_CRASHED)
+            self._stream.end()
             raise
         finally:
             self._world.relays.discard(self)

@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 
 from tollway.admission.authenticate import authenticate, presented_key
-from tollway.dataplane.answers import call_lines, limit_lines, refuse
+from tollway.dataplane.answers import call_lines, crash, limit_lines, refuse
 from tollway.dataplane.calls import Attempt, Call, Cut, Operation, Prepared
 from tollway.dataplane.failures import fit_to_tell, of_its_account
 from tollway.dataplane.offload import AT_ONCE_BYTES
@@ -38,6 +38,7 @@ from tollway.domain.refusals import (
     TooLarge,
     TooManyAtOnce,
 )
+from tollway.http1.errors import MessageError
 from tollway.http1.exchange import Request
 from tollway.routing.plan import plan
 from tollway.routing.retry import Step, decide, repeat_pause_s
@@ -106,6 +107,10 @@ async def serve(world: World, request: Request, operation: Operation, read: Read
         refusal = await answer_or_cut(world, call)
         if refusal is not None:
             refuse(world, request, call_id, refusal, call_lines(world, call))
+    except MessageError:
+        raise  # of the client's body: the server answers
+    except Exception as error:
+        crash(world, request, call_id, error)
     finally:
         world.slots.leave(grant.id)
 
