@@ -305,18 +305,19 @@ def test_with_an_admin_key_everything_needs_it(start: Start) -> None:
 
 def test_every_route_is_known_here(control: ControlPlane) -> None:
     """A new route must say who may use it: here, and in the tests above."""
-    from tollway.accounting.posting import PostingFigures
+    from tollway.accounting.posting import Poster
     from tollway.controlplane.app import control_plane
     from tollway.controlplane.change_log import ChangeLog
     from tollway.observe.refusals import RefusalLog
 
-    logs = RefusalLog(), ChangeLog()
-    app = control_plane(control.settings, None, control.vault, PostingFigures(), *logs)  # type: ignore[arg-type]
+    poster = Poster(None, control.settings.home)  # type: ignore[arg-type]
+    app = control_plane(control.settings, None, control.vault, poster, None, RefusalLog(), ChangeLog())  # type: ignore[arg-type]
     assert sorted(route.path for route in app.routes) == [  # type: ignore[attr-defined]
         "/api/generate-virtual-key",
         "/api/save-keys",
         "/demo",
         "/internal/metrics/{worker:int}",
+        "/internal/settlements",
         "/metrics",
     ]
     assert control.call("GET", "/nowhere").refusal == (404, None, None)

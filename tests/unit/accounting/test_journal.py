@@ -450,20 +450,27 @@ def test_only_settlements_are_counted(journal: Journal, tmp_path: Path) -> None:
     assert skip_records(path, 0) == (1, path.stat().st_size)
 
 
+def following(path: Path) -> str:
+    last = all_records(path)[-1]
+    assert isinstance(last, Finished)
+    return last.following
+
+
 def test_each_file_has_what_is_under_way_and_its_rates_and_says_when_it_is_finished(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 0.0, max_file_bytes=1000)
     running = settlement(stream=True)
     intent = intent_of(running, PRICE.id)
     seen = Checkpoint(running.call_id, 1, 1.0, 200, None, 5)
+    first = only_file(tmp_path)
     journal.intend(intent, PRICE)
     journal.note([Checkpoint(running.call_id, 1, 0.5, 200, None, 2)])
     journal.note([seen])
     while len(list(tmp_path.iterdir())) < 3:
         journal.append(settlement())
-    first, second, third = sorted(tmp_path.iterdir(), key=os.path.getctime)
+    second = tmp_path / following(first)
+    third = tmp_path / following(second)
     card = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
     assert [all_records(path)[:3] for path in (second, third)] == [[card, intent, seen]] * 2
-    assert all_records(first)[-1] == Finished(second.name) and all_records(second)[-1] == Finished(third.name)
     journal.append(running, PRICE)
     assert all_records(third)[-1] == running, "the rates stand there already"
     journal.close()
