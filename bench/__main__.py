@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import asyncpg
 
 from bench import machine, processes, profile, report
-from bench.measurements import hostile, idle, requests, start, streams, translation
+from bench.measurements import hostile, idle, journal, requests, start, streams, translation
 from bench.programs import Place
 from bench.run import FULL, QUICK, Lengths, Run
 
@@ -29,6 +29,7 @@ _CHAPTERS: dict[str, tuple[str, Callable[[Run], list[report.Measure]]]] = {
     "streams": ("Streams", streams.events),
     "translation": ("Translation for Mistral", translation.cost),
     "open-streams": ("Open streams", streams.memory),
+    "journal": ("The journal", journal.notes),
     "idle": ("Idle connections", idle.connections),
     "hostile": ("Hostile requests and answers", hostile.shapes),
 }
