@@ -251,3 +251,15 @@ async def test_what_mistral_cannot_do_is_refused_and_not_dropped(tenant: Tenant)
     assert refused.refusal == (400, "unsupported_parameter")
     assert refused.error["param"] == "logit_bias"
     assert tenant.mistral.requests == []
+
+
+async def test_a_key_that_cannot_be_read_counts_for_the_client_and_is_no_attempt_of_the_ledger(tenant: Tenant) -> None:
+    """So that every call that was sent has an entry with the number 1."""
+    tenant.mistral.answers(mistral_reply("from Mistral"))
+    edit = 'UPDATE "Users" SET "openaiKey" = $2 WHERE id = $1'
+    await tenant.gateway.sql(edit, tenant.key_id, "sk-this-is-not-valid")
+    await tenant.gateway.configuration_is_live()
+    answer = await tenant.chat(tenant.pair)
+    assert (answer.text, answer.header("x-tollway-attempts")) == ("from Mistral", "2")
+    (row,) = await tenant.ledger(1)
+    assert (row["attempt"], row["provider"]) == (1, "mistral")
