@@ -74,6 +74,14 @@ class JournalFull(Exception):  # noqa: N818 - a state of the disk
     """The disk took no more. A settlement waits in memory: without :meth:`Journal.retry` it dies with the process."""
 
 
+class Waiting(NamedTuple):
+    """A settlement that the disk did not take."""
+
+    key: _Key
+    frames: bytes
+    """It, and the card of its price."""
+
+
 class _Fresh(NamedTuple):
     """A file that has just been made."""
 
@@ -92,7 +100,7 @@ class Journal:
         self._max_file_bytes = max_file_bytes
         self._under_way: dict[_Key, tuple[bytes, Price | None]] = {}  # intents
         self._so_far: dict[_Key, bytes] = {}  # the last checkpoints of those
-        self._waiting: deque[bytes] = deque()  # settlements, each with the card of its price
+        self._waiting: deque[Waiting] = deque()
         self._given_up = 0
         self.full = False
         """Whether the disk took no more the last time."""
@@ -139,17 +147,15 @@ class Journal:
         """Note what an attempt came to. Never fails for what it says; raises JournalFull when the disk fails."""
         frame = _framed(record)
         key = record.call_id, record.attempt
-        self._under_way.pop(key, None)
-        if self._so_far:
-            self._so_far.pop(key, None)
         if not self._waiting:
             try:
                 self._append(frame, price)
             except OSError:
                 pass
             else:
+                self._ended(key)
                 return
-        self._waiting.append(frame if price is None else _card(price) + frame)
+        self._waiting.append(Waiting(key, frame if price is None else _card(price) + frame))
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
             self._given_up += 1
@@ -160,8 +166,8 @@ class Journal:
         """Write what waits, and find out whether there is room again; whether there is."""
         try:
             while self._waiting:
-                self._append(self._waiting[0], None)
-                self._waiting.popleft()
+                self._append(self._waiting[0].frames, None)
+                self._ended(self._waiting.popleft().key)
             if self.full:
                 self._write(_PROBE)
                 os.ftruncate(self._file, self._size - len(_PROBE))
@@ -170,11 +176,16 @@ class Journal:
             return False
         return True
 
-    def take_waiting(self, most: int) -> list[bytes]:
-        """Settlements that wait, the oldest first, each as the frames that say it. They wait no longer."""
+    def take_waiting(self, most: int) -> list[Waiting]:
+        """Settlements that wait, the oldest first, to be delivered on another way. They wait no longer."""
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
-    def give_back(self, taken: Sequence[bytes]) -> None:
+    def delivered(self, taken: Sequence[Waiting]) -> None:
+        """They have arrived."""
+        for one in taken:
+            self._ended(one.key)
+
+    def give_back(self, taken: Sequence[Waiting]) -> None:
         """Have them wait again."""
         self._waiting.extendleft(reversed(taken))
 
@@ -245,6 +256,12 @@ class Journal:
             self.sync()
         os.close(self._file)
         return self._given_up + len(self._waiting)
+
+    def _ended(self, key: _Key) -> None:
+        """What an attempt came to is in good hands. Before that it stays under way, whatever file is begun."""
+        self._under_way.pop(key, None)
+        if self._so_far:
+            self._so_far.pop(key, None)
 
     def _append(self, frame: bytes, price: Price | None) -> None:
         if self._size >= self._max_file_bytes:

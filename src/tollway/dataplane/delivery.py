@@ -91,12 +91,13 @@ class Delivery:
             taken = journal.take_waiting(MAX_AT_ONCE)
             arrived = False
             try:
-                arrived = await self._send(b"".join(taken))
+                arrived = await self._send(b"".join([one.frames for one in taken]))
             finally:
                 if not arrived:
                     journal.give_back(taken)
             self._failed = not arrived
             if arrived:
+                journal.delivered(taken)
                 self._arrived_at = self._now()
             if journal.full:
                 self._tell(_DELIVERED if arrived else _REFUSED)

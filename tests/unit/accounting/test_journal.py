@@ -538,9 +538,29 @@ def test_what_waits_can_be_taken_and_given_back(journal: Journal, monkeypatch: p
             journal.append(record, PRICE)
     taken = journal.take_waiting(2)
     card = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
-    assert read_frames(b"".join(taken)) == [card, records[0], card, records[1]] and journal.waiting == 1
+    assert [read_frames(one.frames) for one in taken] == [[card, records[0]], [card, records[1]]]
+    assert journal.waiting == 1
     journal.give_back(taken)
-    assert read_frames(b"".join(journal.take_waiting(9)))[1::2] == records
+    assert [read_frames(one.frames)[1] for one in journal.take_waiting(9)] == records
+
+
+def test_what_waits_is_under_way_until_it_has_arrived_somewhere(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [settlement() for _ in range(2)]
+    for record in records:
+        journal.intend(intent_of(record))
+    disk = Disk(0)
+    monkeypatch.setattr(module.os, "write", disk.write)
+    for record in records:
+        with pytest.raises(JournalFull):
+            journal.append(record)
+    taken = journal.take_waiting(1)
+    assert journal.under_way == 2
+    journal.delivered(taken)
+    assert journal.under_way == 1
+    disk.room = 1_000_000
+    assert journal.retry() and journal.under_way == 0
 
 
 @pytest.mark.parametrize("data", [b"junk", b"\xf5TW\x01" + bytes(8)])
