@@ -60,9 +60,16 @@ async def test_a13_a_full_disk_with_postgresql_well_changes_nothing(start_gatewa
     worker = gateway.child("tollway.dataplane")
     worker.kill()
     worker.wait(10)
-    await gateway.logged(message="a worker died with 1 attempts under way: they are entered by estimate")
-    assert len(await tenant.ledger(26)) == 26, "the stream's intent is on the disk, its settlement in PostgreSQL"
-    await tenant.cost_becomes("0.026")
+    last = await tenant.chat()
+    await tenant.cost_becomes("0.027")
+    await gateway.becomes(1, "SELECT count(*) FROM tollway.journal_positions")  # the dead worker's journal is gone
+    assert len(await tenant.ledger(27)) == 27, "the stream's intent is on the disk, its settlement in PostgreSQL"
+    await tenant.cost_becomes("0.027")
+    metrics = (await gateway.client.get("/metrics")).body.decode()
+    assert "tollway_lost_attempts_total 0.0" in metrics
+    await gateway.logged(logger="tollway.requests", call_id=last.header("x-request-id"))
+    told = [line["call_id"] for line in gateway.log_lines() if line["logger"] == "tollway.requests"]
+    assert len(told) == len(set(told)) == 27, "each attempt is told once, whichever way it went"
 
 
 async def test_a13_m12_where_neither_disk_nor_postgresql_take_anything_no_provider_is_asked(

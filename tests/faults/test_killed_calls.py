@@ -38,6 +38,7 @@ async def lost(tenant: Tenant, attempts: int) -> list[asyncpg.Record]:
     assert time.monotonic() - began < _SOON_S
     for row in rows:
         assert (row["outcome"], row["state"], row["charged"], row["priced"]) == ("lost", "estimated", True, True)
+        await tenant.gateway.logged(outcome="lost", call_id=row["call_id"], usage="estimated")
         assert row["attempt"] == 1 and row["cause"].startswith("The gateway's process died")
         assert row["cost"] == (row["input_tokens"] + 2 * row["output_tokens"]) * Decimal("0.000001")
     await tenant.cost_becomes(sum((row["cost"] for row in rows), Decimal(0)))

@@ -311,7 +311,7 @@ def test_every_route_is_known_here(control: ControlPlane) -> None:
     from tollway.observe.refusals import RefusalLog
 
     poster = Poster(None, control.settings.home)  # type: ignore[arg-type]
-    app = control_plane(control.settings, None, control.vault, poster, None, RefusalLog(), ChangeLog())  # type: ignore[arg-type]
+    app = control_plane(control.settings, None, control.vault, poster, RefusalLog(), ChangeLog())  # type: ignore[arg-type]
     assert sorted(route.path for route in app.routes) == [  # type: ignore[attr-defined]
         "/api/generate-virtual-key",
         "/api/save-keys",

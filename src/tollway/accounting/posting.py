@@ -23,7 +23,7 @@ import msgspec
 
 from tollway.accounting.journal import SUFFIX, Chunk, is_abandoned, read_records
 from tollway.accounting.ledger_rows import COLUMNS, lines_of, months_of
-from tollway.accounting.open_attempts import lost_attempts
+from tollway.accounting.open_attempts import LOST, lost_attempts
 from tollway.accounting.records import PriceCard, Record, Settlement
 
 TAIL_INTERVAL_S = 0.25
@@ -68,6 +68,7 @@ SELECT {_LIST} FROM tollway.ledger WITH NO DATA
 """  # noqa: S608 - only constants of this module
 _POST_STAGED = f"INSERT INTO tollway.ledger ({_LIST}) SELECT {_LIST} FROM {_STAGE} ON CONFLICT DO NOTHING"  # noqa: S608
 _ADVANCE = "UPDATE tollway.journal_positions SET position = $2, updated_at = now() WHERE file = $1"
+_ENTERED_AS = "SELECT call_id, attempt FROM tollway.ledger WHERE call_id = ANY($1) AND outcome = $2"
 _FORGET = "DELETE FROM tollway.journal_positions WHERE file = $1"
 
 
@@ -98,6 +99,7 @@ class Poster:
         pool: asyncpg.Pool,
         directory: Path,
         before_removal: Callable[[Path], None] | None = None,
+        beside: Callable[[Sequence[Settlement]], None] | None = None,
     ) -> None:
         self._pool = pool
         self._directory = directory
@@ -106,6 +108,8 @@ class Poster:
         self._delivered = directory / f"delivered-{os.getpid()}-{os.urandom(4).hex()}"  # no file, but a name to claim
         self._before_removal = before_removal
         """Told of each journal that is done for good, while it is still there."""
+        self._beside = beside
+        """Told of settlements that are in the ledger and stand in no journal."""
         self.figures = PostingFigures()
 
     async def run(self) -> None:
@@ -166,13 +170,22 @@ class Poster:
 
     async def _enter_lost(self, path: Path, position: int) -> None:
         """Enter what was under way when the writer of a journal died, which is read up to its end."""
-        lost = await lost_attempts(path)
-        for start in range(0, len(lost), _LOST_AT_ONCE):
-            some: list[Record] = [*lost[start : start + _LOST_AT_ONCE]]
+        found = await lost_attempts(path)
+        for start in range(0, len(found), _LOST_AT_ONCE):
+            some: list[Record] = [*found[start : start + _LOST_AT_ONCE]]
             await self._post_chunk(path, position, Chunk(some, [position] * len(some), position, []))
-        if lost:
+        if lost := await self._lost_of(found):
+            self._tell_beside(lost)
             self.figures.lost += len(lost)
             _log.warning("a worker died with %d attempts under way: they are entered by estimate", len(lost))
+
+    async def _lost_of(self, found: Sequence[Settlement]) -> list[Settlement]:
+        """Those that the ledger has as lost; it may have known better, from a delivery."""
+        if not found:
+            return []
+        rows = await self._pool.fetch(_ENTERED_AS, [one.call_id for one in found], LOST)
+        names = {(row["call_id"], row["attempt"]) for row in rows}
+        return [one for one in found if (one.call_id, one.attempt) in names]
 
     async def enter(self, records: Sequence[Record]) -> None:
         """Post records that stand in no journal, or find out whether PostgreSQL would take any. Once, as all others.
@@ -181,6 +194,11 @@ class Poster:
         """
         await self._post_chunk(self._delivered, 0, Chunk([*records], [0] * len(records), 0, []))
         await self._pool.execute(_FORGET, self._delivered.name)
+        self._tell_beside([record for record in records if isinstance(record, Settlement)])
+
+    def _tell_beside(self, settlements: Sequence[Settlement]) -> None:
+        if self._beside is not None:
+            self._beside(settlements)
 
     async def _post_chunk(self, path: Path, position: int, chunk: Chunk) -> int:
         try:

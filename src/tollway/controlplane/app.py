@@ -21,7 +21,6 @@ from tollway.controlplane.change_log import ChangeLog
 from tollway.controlplane.deliveries import Deliveries
 from tollway.controlplane.errors import ApiError, apologise, refuse, refuse_unrouted
 from tollway.controlplane.metrics import Exposition, Reports
-from tollway.controlplane.request_log import RequestLog
 from tollway.controlplane.setup import Setup
 from tollway.demo.provider import DemoProvider
 from tollway.observe.metrics import WorkerReport
@@ -42,11 +41,10 @@ def control_plane(
     pool: asyncpg.Pool,
     vault: Vault,
     poster: Poster,
-    requests: RequestLog | None,
     refusals: RefusalLog,
     changes: ChangeLog,
 ) -> Starlette:
-    """The application; whoever runs it turns its logs. ``requests`` is where calls are logged, if they are."""
+    """The application; whoever runs it turns its logs."""
     access = Access(settings)
     setup = Setup(pool, access, vault, changes)
     numbers = Numbers(access, poster.figures)
@@ -55,7 +53,7 @@ def control_plane(
         Route("/api/save-keys", setup.save_keys, methods=["POST"]),
         Route("/metrics", numbers.show, methods=["GET"]),
         Route("/internal/metrics/{worker:int}", numbers.take, methods=["POST"]),
-        Route("/internal/settlements", Deliveries(poster, requests).take, methods=["POST"]),
+        Route("/internal/settlements", Deliveries(poster).take, methods=["POST"]),
         Mount("/demo", DemoProvider()),
     ]
     handlers = {ApiError: refuse, HTTPException: refuse_unrouted, Exception: _crashed}

@@ -5,17 +5,14 @@ from starlette.responses import Response
 
 from tollway.accounting.journal import read_frames
 from tollway.accounting.posting import Poster
-from tollway.accounting.records import Settlement
 from tollway.controlplane.errors import ApiError
-from tollway.controlplane.request_log import RequestLog
 
 
 class Deliveries:
     """Posts what workers deliver."""
 
-    def __init__(self, poster: Poster, log: RequestLog | None) -> None:
+    def __init__(self, poster: Poster) -> None:
         self._poster = poster
-        self._log = log
 
     async def take(self, request: Request) -> Response:
         """``POST /internal/settlements``: frames as in a journal, perhaps none. 204 says that PostgreSQL has them."""
@@ -24,6 +21,4 @@ class Deliveries:
         except ValueError as error:
             raise ApiError(400, f"Not settlements: {error}.") from None
         await self._poster.enter(records)
-        if self._log is not None:
-            self._log.note([record for record in records if isinstance(record, Settlement)])
         return Response(status_code=204)

@@ -66,11 +66,11 @@ async def _serve(
     config: ChildConfig, line: SupervisorLine, follower: JournalFollower | None, requests: RequestLog
 ) -> None:
     pool = await create_pool(config.database_url.reveal(), "control plane")
-    poster = Poster(pool, config.journals, follower.finish if follower is not None else None)
+    logs = (follower.finish, requests.note) if follower is not None else ()
+    poster = Poster(pool, config.journals, *logs)
     vault = Vault.of(config.encryption_key, config.settings.iv)
     refusals, changes = RefusalLog(config.settings.log_requests), ChangeLog()
-    told = requests if follower is not None else None
-    server = Server(control_plane(config.settings, pool, vault, poster, told, refusals, changes))
+    server = Server(control_plane(config.settings, pool, vault, poster, refusals, changes))
     serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=config.listen_fd)]))
     background = [
         asyncio.create_task(poster.run()),

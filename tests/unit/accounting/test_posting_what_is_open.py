@@ -10,7 +10,7 @@ import pytest
 from fakes.settlements import intent_of, settlement
 from tollway.accounting.journal import Journal
 from tollway.accounting.posting import Poster
-from tollway.accounting.records import Checkpoint, PriceCard
+from tollway.accounting.records import Checkpoint, PriceCard, Settlement
 from tollway.domain.prices import price_per_1k, rates_json
 
 PRICE = price_per_1k(Decimal("0.001"), Decimal("0.002"))
@@ -59,7 +59,8 @@ async def test_what_a_dead_worker_left_open_is_entered_though_the_poster_is_past
 async def test_what_was_delivered_is_posted_once_with_its_rates(postgres_url: str, tmp_path: Path) -> None:
     """Its intent is on the disk, and its settlement never came there."""
     async with asyncpg.create_pool(postgres_url, min_size=1, max_size=4) as pool:
-        poster, journal = Poster(pool, tmp_path), Journal(tmp_path, 0.0)
+        told: list[Settlement] = []
+        poster, journal = Poster(pool, tmp_path, beside=told.extend), Journal(tmp_path, 0.0)
         record = settlement(call_id="req_a", cost=7, scale=12, price_id=PRICE.id)
         journal.intend(intent_of(record, PRICE.id), PRICE)
         card = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
@@ -73,6 +74,7 @@ async def test_what_was_delivered_is_posted_once_with_its_rates(postgres_url: st
         assert await entries(pool) == booked
         assert await pool.fetchval("SELECT count(*) FROM tollway.journal_positions") == 0
         assert list(tmp_path.iterdir()) == []
+        assert told == [record] * 2 and poster.figures.lost == 0
 
 
 async def test_what_is_delivered_and_refused_is_set_aside_alone(postgres_url: str, tmp_path: Path) -> None:
