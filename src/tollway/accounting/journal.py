@@ -56,6 +56,7 @@ _HEAD = struct.Struct("<4sII")
 _MAX_TEXT = 1024  # characters of each text of a record that would be too large
 _READ_BYTES = 1024 * 1024  # at most so much is read and decoded in one go
 _LAST_BYTES = 256  # more than the frame has that ends a file
+_ONLY_A_PART = "the disk took only a part"
 _PROBE = bytes(4096)  # a few records' worth, and no frame
 _UNDER_WAY = (b"\xa4sent", b"\xa6so far")  # the tags of intents and checkpoints, behind one byte
 _ENTRY = (b"\xa5ended", b"\xa7settled")  # those of settlements, behind three
@@ -88,7 +89,7 @@ class _Fresh(NamedTuple):
     file: int
     path: Path
     size: int
-    cards: set[int]
+    cards: dict[int, Price]
 
 
 class Journal:
@@ -98,10 +99,11 @@ class Journal:
         self.directory = directory
         self._started = int(started_unix * 1000)
         self._max_file_bytes = max_file_bytes
-        self._under_way: dict[_Key, tuple[bytes, Price | None]] = {}  # intents
+        self._under_way: dict[_Key, bytes] = {}  # intents
         self._so_far: dict[_Key, bytes] = {}  # the last checkpoints of those
         self._waiting: deque[Waiting] = deque()
         self._given_up = 0
+        self._cards: dict[int, Price] = {}  # the prices whose rates stand in the file
         self.full = False
         """Whether the disk took no more the last time."""
         self._left: list[tuple[int, bytes]] = []  # files that were lost and are not saved yet, and their last records
@@ -132,7 +134,7 @@ class Journal:
             self._append(frame, price)
         except OSError as error:
             raise JournalFull from error
-        self._under_way[intent.call_id, intent.attempt] = frame, price
+        self._under_way[intent.call_id, intent.attempt] = frame
 
     def note(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Note what of streams has come, in one write. A disk that takes nothing loses only these."""
@@ -270,23 +272,26 @@ class Journal:
             self._write(frame)
         else:
             self._write(_card(price) + frame)
-            self._cards.add(price.id)
+            self._cards[price.id] = price
 
     def _write(self, frames: bytes) -> None:
+        size = len(frames)
         try:
-            _write_whole(self._file, frames, self._size)
+            if os.write(self._file, frames) != size:
+                os.ftruncate(self._file, self._size)
+                raise OSError(_ONLY_A_PART)
         except OSError:
             self.full = True
             raise
         self.full = False
-        self._size += len(frames)
-        self.bytes_written += len(frames)
+        self._size += size
+        self.bytes_written += size
 
     def _rotate(self) -> None:
         with contextlib.suppress(OSError):  # no descriptor, no inode, no room: the old file goes on
             fresh, old = self._create(), self._file
             try:
-                _write_whole(old, _framed(Finished(fresh.path.name)), self._size)
+                self._write(_framed(Finished(fresh.path.name)))
             except OSError:
                 fresh.path.unlink(missing_ok=True)
                 os.close(fresh.file)
@@ -317,22 +322,18 @@ class Journal:
         self._file, self._path, self._size, self._cards = fresh
         self.bytes_written += fresh.size
 
-    def _noted_anew(self) -> tuple[bytes, set[int]]:
-        """What is under way, with the cards of its prices; their ids."""
-        prices = {price.id: price for _, price in self._under_way.values() if price is not None}
-        frames = [_card(price) for price in prices.values()]
-        frames += [frame for frame, _ in self._under_way.values()]
-        frames += self._so_far.values()
-        return b"".join(frames), set(prices)
+    def _noted_anew(self) -> tuple[bytes, dict[int, Price]]:
+        """What is under way, with the cards of its prices; these by their ids."""
+        intents = self._under_way.values()
+        named = {_decode(frame[_HEAD.size :]).price_id for frame in intents} - {0}
+        cards = {price_id: self._cards[price_id] for price_id in named}
+        return b"".join([*map(_card, cards.values()), *intents, *self._so_far.values()]), cards
 
 
-def _write_whole(file: int, frames: bytes, size: int | None = None) -> None:
-    """Write all or, where the file's ``size`` is known, nothing. Raises OSError."""
-    written = os.write(file, frames)
-    if written != len(frames):
-        if size is not None:
-            os.ftruncate(file, size)
-        raise OSError("the disk took only a part")
+def _write_whole(file: int, frames: bytes) -> None:
+    """Write all. Raises OSError, perhaps in the middle."""
+    if os.write(file, frames) != len(frames):
+        raise OSError(_ONLY_A_PART)
 
 
 def _force_directory(directory: Path) -> None:
@@ -492,7 +493,12 @@ def _next_frame(data: bytes, start: int) -> int | None:
 
 
 def _framed(record: Record) -> bytes:
-    body = _encode_any(record)
+    try:
+        body = _encode(record)
+    except (OverflowError, UnicodeEncodeError):
+        body = _encode_any(record)
+    if len(body) > MAX_RECORD_BYTES:
+        body = _encode_any(record)
     return _HEAD.pack(_MARK, len(body), _crc32(body)) + body
 
 
@@ -504,13 +510,7 @@ def _card(price: Price) -> bytes:
 
 
 def _encode_any(record: Record) -> bytes:
-    try:
-        body = _encode(record)
-    except (OverflowError, UnicodeEncodeError):
-        pass
-    else:
-        if len(body) <= MAX_RECORD_BYTES:
-            return body
+    """With numbers of any size, and texts of no more than a sensible one."""
     return _encode([record.__struct_config__.tag, *map(_encodable, msgspec.structs.astuple(record))])
 
 
