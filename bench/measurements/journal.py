@@ -11,7 +11,8 @@ from bench.report import TOLLWAY, Measure
 from bench.run import Run
 from tollway.accounting.journal import Journal
 from tollway.accounting.records import Checkpoint, Intent, Settlement
-from tollway.domain.prices import Price, price_per_1k
+from tollway.domain.prices import Price, Rate, price_of
+from tollway.domain.usage import Bucket
 
 _CALLS = 20_000
 _REPEATS = 5
@@ -25,7 +26,7 @@ _CPU_US, _WAIT_MS = 5, 100
 
 def notes(run: Run) -> list[Measure]:
     """CPU of an intent and a settlement, and of a checkpoint; the longest wait of one beside the forced disk."""
-    price = price_per_1k(Decimal("0.001"), Decimal("0.002"))
+    price = price_of([Rate(Bucket.INPUT, Decimal(1)), Rate(Bucket.OUTPUT, Decimal(2))])
     with TemporaryDirectory(dir=run.home, prefix="journal-") as folder:
         journal = Journal(Path(folder), time.time())
         try:

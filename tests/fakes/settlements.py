@@ -1,10 +1,16 @@
 """Settlements and intents for tests."""
 
 import itertools
+from decimal import Decimal
 
 import msgspec
 
 from tollway.accounting.records import Intent, Settlement
+from tollway.domain.prices import Rate, price_of
+from tollway.domain.usage import Bucket
+
+PRICE = price_of([Rate(Bucket.INPUT, Decimal(1)), Rate(Bucket.OUTPUT, Decimal(2))])
+"""One dollar for a million tokens that go in, two for those that come out."""
 
 _numbers = itertools.count(10_000_000)  # all of one length
 

@@ -115,5 +115,5 @@ def _estimated(intent: Intent, seen: Checkpoint | None, price: Price | None) -> 
         cause=f"The gateway's process died {where}, as far as it had noted.",
         others=dict(usage.others) or None,
         service_tier=usage.service_tier,
-        doubt=doubt,
+        doubt=",".join(filter(None, (doubt, intent.doubt))),
     )

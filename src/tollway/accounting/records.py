@@ -87,6 +87,8 @@ class Intent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="sent")
     """As estimated at admission; 0 where tokens are not what is billed."""
     priced: bool = True
     """False: what it costs cannot be estimated."""
+    doubt: str = ""
+    """Why its price is not certain, if it is not."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="so far"):

@@ -123,6 +123,7 @@ class Books:
             0 if price is None else price.id,
             call.prompt_tokens if no_usage is NoUsage.ESTIMATE else 0,
             no_usage is not NoUsage.UNPRICED,
+            FALLBACK_PRICE if price is not None and price is self.fallback_price else "",
         )
         try:
             self._journal.intend(intent, price)

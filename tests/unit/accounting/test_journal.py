@@ -4,14 +4,13 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.settlements import intent_of, settlement
+from fakes.settlements import PRICE, intent_of, settlement
 from tollway.accounting import journal as module
 from tollway.accounting.journal import (
     SUFFIX,
@@ -25,9 +24,7 @@ from tollway.accounting.journal import (
     skip_records,
 )
 from tollway.accounting.records import Checkpoint, Finished, PriceCard, Record, Settlement
-from tollway.domain.prices import price_per_1k, rates_json
-
-PRICE = price_per_1k(Decimal("0.001"), Decimal("0.002"))
+from tollway.domain.prices import rates_json
 
 
 @pytest.fixture

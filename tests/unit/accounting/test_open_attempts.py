@@ -5,19 +5,20 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.settlements import intent_of, settlement
+from fakes.settlements import PRICE, intent_of, settlement
 from tollway.accounting import journal as module
 from tollway.accounting.journal import Journal, left_in_order, read_records
 from tollway.accounting.open_attempts import LOST, OpenAttempts, lost_attempts
 from tollway.accounting.records import Checkpoint, Finished, PriceCard, Settlement
-from tollway.domain.prices import price_per_1k, rates_json
+from tollway.domain.prices import Rate, price_of, rates_json
+from tollway.domain.usage import Bucket
 
-PRICE = price_per_1k(Decimal("0.001"), Decimal("0.002"))
-DEAR = price_per_1k(Decimal(1), Decimal(2))
+DEAR = price_of([Rate(Bucket.INPUT, Decimal(1000))])
 SENT = intent_of(settlement(call_id="req_a", stream=True), PRICE.id)
 CARD = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
 
@@ -73,6 +74,12 @@ def test_what_is_not_billed_by_tokens_is_free_or_unpriced() -> None:
         **{name: getattr(unpriced, name) for name in unpriced.__struct_fields__} | {"priced": False}
     )
     assert [(lost.priced, lost.cost) for lost in came_to(free, unpriced)] == [(True, 0), (False, 0)]
+
+
+def test_an_estimate_by_the_fallback_price_says_so() -> None:
+    intent = msgspec.structs.replace(SENT, doubt="fallback_price")
+    (lost,) = came_to(CARD, intent)
+    assert (lost.doubt, lost.priced) == ("fallback_price", True)
 
 
 async def test_a_journal_that_was_left_in_order_has_lost_nothing(tmp_path: Path) -> None:

@@ -7,13 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from fakes.settlements import intent_of, settlement
+from fakes.settlements import PRICE, intent_of, settlement
 from tollway.accounting.journal import Journal
 from tollway.accounting.posting import Poster
 from tollway.accounting.records import Checkpoint, PriceCard, Settlement
-from tollway.domain.prices import price_per_1k, rates_json
-
-PRICE = price_per_1k(Decimal("0.001"), Decimal("0.002"))
+from tollway.domain.prices import rates_json
 
 
 async def entries(pool: asyncpg.Pool) -> list[tuple[object, ...]]:
