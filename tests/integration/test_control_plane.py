@@ -343,6 +343,24 @@ def spent(key_id: str, call_id: str) -> Settlement:
     return settlement(key_id=key_id, call_id=call_id, started_unix=time.time(), cost=1_500_000)
 
 
+def test_what_a_worker_delivers_is_in_the_ledger_when_it_is_answered(control: ControlPlane, tmp_path: Path) -> None:
+    made = control.post("/api/generate-virtual-key").json
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    journal = Journal(folder, time.time())
+    journal.append(spent(made["id"], "delivered"))
+    (path,) = folder.iterdir()
+    frames = path.read_bytes()
+    journal.close()
+    for _ in range(2):
+        assert control.call("POST", "/internal/settlements", frames).status == 204
+        row = control.row("SELECT total_cost, requests FROM tollway.key_totals WHERE key_id = $1", made["id"])
+        assert tuple(row) == (Decimal("0.0000015"), 1)
+    assert control.call("POST", "/internal/settlements", b"").status == 204
+    for junk in (b"{}", frames[:-1], secrets.token_bytes(50)):
+        assert control.call("POST", "/internal/settlements", junk).status == 400
+
+
 def test_settlements_are_in_the_ledger_within_two_seconds_and_all_of_them_at_the_end(control: ControlPlane) -> None:
     made = control.post("/api/generate-virtual-key").json
     journal = Journal(control.journals, time.time())
