@@ -1,96 +1,129 @@
 """``tollway usage``."""
 
+import csv
+import io
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
 from tollway.cli.session import session
-from tollway.cli.words import AsJson, command, moment, show_json, show_table
+from tollway.cli.words import AsJson, command, moment, show_json, show_table, show_text
+from tollway.store.usage import EVER, Dimension, UsageRow, Used, total_of
+from tollway.store.usage import usage as usage_of
 
 _DAYS = 30
 
 
-class By(StrEnum):
-    """What the sums are made for."""
-
-    KEY = "key"
-    MODEL = "model"
-    PROVIDER = "provider"
-    DAY = "day"
-
-
-_GROUPS = {
-    By.KEY: "key_id",
-    By.MODEL: "model",
-    By.PROVIDER: "provider",
-    By.DAY: "to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-}
-
-_USAGE = """
-SELECT {group}, count(*) FILTER (WHERE kind = 'call' AND charged), count(*) FILTER (WHERE kind = 'call'),
-    COALESCE(sum(input_tokens) FILTER (WHERE charged), 0)::bigint,
-    COALESCE(sum(output_tokens) FILTER (WHERE charged), 0)::bigint,
-    trim_scale(COALESCE(sum(cost) FILTER (WHERE charged), 0)), count(*) FILTER (WHERE charged AND NOT priced)
-FROM tollway.ledger
-WHERE started_at >= $1 AND ($2::timestamptz IS NULL OR started_at < $2) AND ($3::text IS NULL OR key_id = $3)
-GROUP BY 1 ORDER BY {order}
-"""
+def parse_dimensions(text: str) -> list[Dimension]:
+    """``day,key`` as dimensions. Raises typer.BadParameter."""
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in list(Dimension)]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(Dimension)}")
+    return [Dimension(name) for name in dict.fromkeys(names)]
 
 
-class Sum(NamedTuple):
-    """What was used and spent."""
-
-    of: str | None
-    requests: int
-    attempts: int
-    """At providers, with those that failed."""
-    input_tokens: int
-    output_tokens: int
-    cost: Decimal
-    """US dollars."""
-    unpriced: int
-    """Requests without a known price, whose cost is not in the sum."""
+def full_hour(text: str) -> datetime:
+    """A moment as sums know it. Raises typer.BadParameter."""
+    found = moment(text).astimezone(UTC)
+    if found.minute or found.second or found.microsecond:
+        raise typer.BadParameter(f"{text!r} is no full hour (UTC): sums are kept by the hour")
+    return found
 
 
 @command
 async def usage(
-    by: Annotated[By, typer.Option(help="What to sum up for.")] = By.KEY,
-    since: Annotated[str | None, typer.Option(help=f"From when on; without it the last {_DAYS} days.")] = None,
-    until: Annotated[str | None, typer.Option(help="Until when (not included).")] = None,
+    by: Annotated[
+        str, typer.Option(help="What to tell apart: day, key, model, provider; several with commas between.")
+    ] = "key",
+    start: Annotated[
+        str | None, typer.Option("--from", "--since", help=f"From when on, a full hour; without it {_DAYS} days.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", "--until", help="Until when (not included).")] = None,
     key: Annotated[str | None, typer.Option(help="Only this key, by its id or its secret.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sum up the ledger: requests, tokens and US dollars by key, model, provider or day (UTC).
+    """Sum up what was used and spent: requests, tokens and US dollars by key, model, provider or day (UTC).
 
     \b
     Examples:
       tollway usage
-      tollway usage --by day --since 2027-01-01 --until 2027-02-01
-      tollway usage --by model --key key_3hK9… --json
+      tollway usage --by day --from 2027-01-01 --to 2027-02-01
+      tollway usage --by day,model --key key_3hK9… --csv
     """
-    start = datetime.now(UTC) - timedelta(days=_DAYS) if since is None else moment(since)
-    end = None if until is None else moment(until)
-    statement = _USAGE.format(group=_GROUPS[by], order="1" if by is By.DAY else "6 DESC, 2 DESC, 1")
+    dimensions = parse_dimensions(by)
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = today - timedelta(days=_DAYS) if start is None else full_hour(start)
+    last = EVER if end is None else full_hour(end)
     async with session() as opened:
         key_id = None if key is None else await opened.key_id(key)
-        sums = [Sum(*row) for row in await opened.connection.fetch(statement, start, end, key_id)]
+        rows = await usage_of(opened.connection, dimensions, first, last, key_id)
     if as_json:
-        show_json([_members(by, one) for one in sums])
-        return
-    columns = (by.value, ">requests", ">attempts", ">input tokens", ">output tokens", ">cost $", ">unpriced")
-    show_table(columns, sums, "Nothing was used in this time.")
+        show_json([_members(dimensions, row) for row in rows])
+    elif as_csv:
+        show_text(_csv(dimensions, rows))
+    else:
+        _show(dimensions, rows)
 
 
-def _members(by: By, one: Sum) -> dict[str, object]:
+def _members(by: list[Dimension], row: UsageRow) -> dict[str, object]:
+    used = row.used
     return {
-        by.value: one.of,
-        "requests": one.requests,
-        "attempts": one.attempts,
-        "inputTokens": one.input_tokens,
-        "outputTokens": one.output_tokens,
-        "cost": f"{one.cost:f}",
-        "unpricedRequests": one.unpriced,
+        **dict(zip(by, row.of, strict=True)),
+        **({"keyName": row.key_name} if Dimension.KEY in by else {}),
+        "requests": used.requests,
+        "answeredRequests": used.answered,
+        "failedRequests": _failed(by, used),
+        "attempts": used.attempts,
+        "waivedAttempts": used.attempts - used.answered,
+        "inputTokens": used.input_tokens,
+        "cachedInputTokens": used.cached_input_tokens,
+        "outputTokens": used.output_tokens,
+        "reasoningTokens": used.reasoning_tokens,
+        "cost": f"{used.cost:f}",
+        "unpricedRequests": used.unpriced,
+        "estimatedRequests": used.estimated,
+        "doubtfulRequests": used.doubtful,
     }
+
+
+def _csv(by: list[Dimension], rows: list[UsageRow]) -> str:
+    text = io.StringIO()
+    members = [_members(by, row) for row in rows]
+    names = list(_members(by, UsageRow(("",) * len(by), None, total_of([]))))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(members)
+    return text.getvalue()
+
+
+def _show(by: list[Dimension], rows: list[UsageRow]) -> None:
+    names = [name for one in by for name in ([one.value, "name"] if one is Dimension.KEY else [one.value])]
+    counts = [">requests", ">failed", ">waived", ">input tokens", ">output tokens", ">cost $"]
+    columns = [*names, *counts, ">unpriced", ">estimated"]
+    cells = [(*_names(by, row), *_cells(by, row.used)) for row in rows]
+    if rows:
+        cells.append(("total", *[""] * (len(names) - 1), *_cells([], total_of(rows))))
+    show_table(columns, cells, "Nothing was used in this time.")
+
+
+def _names(by: list[Dimension], row: UsageRow) -> list[str | None]:
+    """Of one group, with the key's name beside its id."""
+    found: list[str | None] = []
+    for one, value in zip(by, row.of, strict=True):
+        found.append(value or None)
+        if one is Dimension.KEY:
+            found.append(row.key_name)
+    return found
+
+
+def _cells(by: list[Dimension], used: Used) -> tuple[object, ...]:
+    waived = used.attempts - used.answered
+    tokens = (used.input_tokens, used.output_tokens)
+    return (used.requests, _failed(by, used), waived, *tokens, used.cost, used.unpriced, used.estimated)
+
+
+def _failed(by: list[Dimension], used: Used) -> int | None:
+    """Requests that nobody answered; by provider there are none: what one failed at, another one may have answered."""
+    return None if Dimension.PROVIDER in by else max(0, used.requests - used.answered)

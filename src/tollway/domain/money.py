@@ -5,7 +5,8 @@ in units of ``10**-scale`` US dollars; a price brings its own scale (at least :d
 that is computed from it keeps that scale until PostgreSQL adds it up as ``NUMERIC``.
 """
 
-from decimal import Decimal
+from collections.abc import Iterable
+from decimal import Context, Decimal, Inexact, localcontext
 
 PICODOLLARS = 12
 """The smallest scale in use: units of 10**-12 US dollars, enough for every published price per token."""
@@ -15,6 +16,12 @@ def to_decimal(amount: int, scale: int) -> Decimal:
     """The exact value in US dollars, whatever the precision of Decimal's context."""
     sign, digits, _ = Decimal(amount).as_tuple()
     return Decimal((sign, digits, -scale))
+
+
+def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum to the last digit, whatever the precision of Decimal's context."""
+    with localcontext(Context(prec=100_000, traps=[Inexact])):
+        return sum(amounts, Decimal(0))
 
 
 def format_dollars(amount: int, scale: int) -> str:

@@ -51,7 +51,7 @@ COMMENT ON COLUMN tollway.ledger.price_id IS 'the price card that it was billed 
 COMMENT ON COLUMN tollway.ledger.doubt IS 'why the cost is not certain; NULL: it is';
 COMMENT ON COLUMN tollway.ledger.operation IS 'what was asked for: the path of OpenAI''s API below /v1/';
 
--- What entries add up to, at three grains. The grain decides which of the names are told apart; the others are empty.
+-- What entries add up to, at four grains. The grain decides which of the names are told apart; the others are empty.
 CREATE TABLE tollway.usage_rollups (
     grain text NOT NULL,
     starts_at timestamptz NOT NULL,
@@ -73,9 +73,11 @@ CREATE TABLE tollway.usage_rollups (
 ) PARTITION BY LIST (grain);
 CREATE TABLE tollway.usage_hours PARTITION OF tollway.usage_rollups FOR VALUES IN ('hour') WITH (fillfactor = 90);
 CREATE TABLE tollway.usage_key_days PARTITION OF tollway.usage_rollups FOR VALUES IN ('key day') WITH (fillfactor = 90);
+CREATE TABLE tollway.usage_key_weeks PARTITION OF tollway.usage_rollups FOR VALUES IN ('key week') WITH (fillfactor = 90);
 CREATE TABLE tollway.usage_model_days PARTITION OF tollway.usage_rollups FOR VALUES IN ('model day') WITH (fillfactor = 50);
 COMMENT ON TABLE tollway.usage_hours IS 'the sums of the ledger by hour, key, model and provider; they outlive the entries';
 COMMENT ON TABLE tollway.usage_key_days IS 'the sums of the ledger by day (UTC) and key';
+COMMENT ON TABLE tollway.usage_key_weeks IS 'the sums of the ledger by week (from Monday, UTC) and key';
 COMMENT ON TABLE tollway.usage_model_days IS 'the sums of the ledger by day (UTC), model and provider';
 COMMENT ON COLUMN tollway.usage_rollups.requests IS 'of clients, each counted once however many attempts it took';
 COMMENT ON COLUMN tollway.usage_rollups.answered IS 'attempts that are charged; tokens and cost are theirs';
@@ -99,21 +101,27 @@ BEGIN
     INSERT INTO tollway.usage_rollups AS u
         (grain, starts_at, key_id, model, provider, requests, answered, attempts, unpriced, estimated, doubtful,
             input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost)
-        SELECT CASE GROUPING (hour, key_id) WHEN 0 THEN 'hour' WHEN 2 THEN 'key day' ELSE 'model day' END AS grain,
-            COALESCE(hour, day) AS starts_at, COALESCE(key_id, ''), COALESCE(model, ''), COALESCE(provider, ''),
-            count(*) FILTER (WHERE attempt = 1 AND kind = 'call'), count(*) FILTER (WHERE charged AND kind = 'call'),
-            count(*) FILTER (WHERE kind = 'call'), count(*) FILTER (WHERE charged AND NOT priced),
-            count(*) FILTER (WHERE charged AND state = 'estimated'), count(*) FILTER (WHERE charged AND doubt <> ''),
-            COALESCE(sum(input_tokens) FILTER (WHERE charged), 0),
-            COALESCE(sum(cached_input_tokens) FILTER (WHERE charged), 0),
-            COALESCE(sum(output_tokens) FILTER (WHERE charged), 0),
-            COALESCE(sum(reasoning_tokens) FILTER (WHERE charged), 0),
-            COALESCE(sum(cost) FILTER (WHERE charged), 0)
+        SELECT CASE GROUPING (hour, day, key_id) WHEN 2 THEN 'hour' WHEN 4 THEN 'key day' WHEN 6 THEN 'key week' ELSE 'model day' END,
+            COALESCE(hour, day, week), COALESCE(key_id, ''), COALESCE(model, ''), COALESCE(provider, ''),
+            sum(requests), sum(answered), sum(attempts), sum(unpriced), sum(estimated), sum(doubtful),
+            sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens), sum(cost)
         FROM (
-            SELECT *, date_trunc('hour', started_at, 'UTC') AS hour, date_trunc('day', started_at, 'UTC') AS day
-            FROM entries
+            SELECT date_trunc('hour', started_at, 'UTC') AS hour, date_trunc('day', started_at, 'UTC') AS day,
+                date_trunc('week', started_at, 'UTC') AS week, key_id, model, provider,
+                count(*) FILTER (WHERE attempt = 1 AND kind = 'call') AS requests,
+                count(*) FILTER (WHERE charged AND kind = 'call') AS answered,
+                count(*) FILTER (WHERE kind = 'call') AS attempts,
+                count(*) FILTER (WHERE charged AND NOT priced) AS unpriced,
+                count(*) FILTER (WHERE charged AND state = 'estimated') AS estimated,
+                count(*) FILTER (WHERE charged AND doubt <> '') AS doubtful,
+                COALESCE(sum(input_tokens) FILTER (WHERE charged), 0) AS input_tokens,
+                COALESCE(sum(cached_input_tokens) FILTER (WHERE charged), 0) AS cached_input_tokens,
+                COALESCE(sum(output_tokens) FILTER (WHERE charged), 0) AS output_tokens,
+                COALESCE(sum(reasoning_tokens) FILTER (WHERE charged), 0) AS reasoning_tokens,
+                COALESCE(sum(cost) FILTER (WHERE charged), 0) AS cost
+            FROM entries GROUP BY 1, 2, 3, 4, 5, 6
         ) AS e
-        GROUP BY GROUPING SETS ((hour, key_id, model, provider), (day, key_id), (day, model, provider))
+        GROUP BY GROUPING SETS ((hour, key_id, model, provider), (day, key_id), (week, key_id), (day, model, provider))
         ORDER BY 1, 2, 3, 4, 5
         ON CONFLICT (starts_at, key_id, model, provider, grain) DO UPDATE SET
             requests = u.requests + EXCLUDED.requests,
