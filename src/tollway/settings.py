@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_parallel_per_key: int
     max_buffered_bytes: int | None
     drain_seconds: float
+    ledger_retention_days: int | None
     log_level: str
     log_requests: bool
     other_api_keys: dict[str, Secret] = {}
@@ -478,6 +479,13 @@ VARIABLES: tuple[Variable, ...] = (
         "536870912; less on a machine with less than 2 GiB, and at least 4 times MAX_BODY_BYTES",
     ),
     Variable("DRAIN_SECONDS", "600", "How long SIGTERM lets running requests go on.", _seconds(0)),
+    Variable(
+        "LEDGER_RETENTION_DAYS",
+        None,
+        "Days after which a month's entries are forgotten once all of them are older; their sums stay.",
+        _integer(1, 36_500),
+        "kept for ever",
+    ),
     Variable("LOG_LEVEL", "info", "debug, info, warning or error.", _choice("debug", "info", "warning", "error")),
     Variable("LOG_REQUESTS", "true", "One log line for every attempt at a provider and for every refusal.", _switch),
 )

@@ -3,71 +3,25 @@
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 
-from fakes.connections import connected
+from fakes.commands import KEY, Commands, execute
 from tollway.database import EmbeddedDatabase
 from tollway.domain.keys import Secret, is_well_formed
 from tollway.home import Home
 from tollway.settings import Settings, read
 
-KEY = "5e" * 32
-
-
-class Commands:
-    """``tollway …`` with an environment of its own."""
-
-    def __init__(self, directory: Path, **environ: str) -> None:
-        self.environ = {"PATH": os.environ["PATH"], "HOME": str(directory), **environ}
-
-    def run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tollway", *words],
-            env={**self.environ, **environ},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-
-    def out(self, *words: str) -> str:
-        done = self.run(*words)
-        assert (done.returncode, done.stderr) == (0, ""), done
-        return done.stdout
-
-    def json(self, *words: str) -> Any:
-        return json.loads(self.out(*words, "--json"))
-
-    def fails(self, code: int, *words: str, **environ: str) -> str:
-        done = self.run(*words, **environ)
-        assert done.returncode == code, done
-        assert done.stdout == ""
-        assert "Traceback" not in done.stderr
-        return done.stderr
-
 
 @pytest.fixture
 def tollway(tmp_path: Path, postgres_url: str) -> Commands:
     return Commands(tmp_path, DATABASE_URL=postgres_url, ENCRYPTION_KEY=KEY)
-
-
-def execute(url: str, *statements: str) -> None:
-    async def run() -> None:
-        async with connected(url) as connection:
-            for statement in statements:
-                await connection.execute(statement)
-
-    asyncio.run(run())
 
 
 def test_a_key_lives_from_its_making_to_its_revocation(tollway: Commands) -> None:
@@ -124,49 +78,6 @@ def test_models_are_listed_with_prices_and_fallbacks(tollway: Commands, postgres
     assert (models["gpt-3.5-turbo"]["price"], models["demo/echo"]["price"]) == ("built-in", "set")
     assert (models["no-price"]["inputCostPer1k"], models["no-price"]["price"]) == (None, "unknown")
     assert "demo/echo" in tollway.out("models", "list")
-
-
-ENTRY = """
-INSERT INTO tollway.ledger (call_id, key_id, model, provider, started_at, outcome, state,
-    input_tokens, output_tokens, cost, charged, priced)
-VALUES ('{0}', '{1}', '{2}', '{3}', '{4}', 'ok', 'exact', 10, 5, {5}, {6}, {7})
-"""
-
-
-@pytest.fixture
-def ledger(postgres_url: str) -> None:
-    execute(
-        postgres_url,
-        ENTRY.format("a1", "key_a", "gpt-4o", "openai", "2027-01-01 10:00Z", "0.0000000001", "true", "true"),
-        ENTRY.format("a2", "key_a", "gpt-4o", "openai", "2027-01-02 10:00Z", "0.2", "true", "true"),
-        ENTRY.format("a3", "key_a", "gpt-4o", "openai", "2027-01-02 11:00Z", "0.3", "false", "true"),
-        ENTRY.format("b1", "key_b", "mistral-embed", "mistral", "2027-01-02 12:00Z", "0", "true", "false"),
-        ENTRY.format("old", "key_a", "gpt-4o", "openai", "2020-01-01 10:00Z", "7", "true", "true"),
-    )
-
-
-@pytest.mark.usefixtures("ledger")
-def test_usage_is_summed_up_exactly(tollway: Commands) -> None:
-    since = ("--since", "2027-01-01")
-    first, second = tollway.json("usage", *since)
-    assert first == {
-        "key": "key_a",
-        "requests": 2,
-        "attempts": 3,
-        "inputTokens": 20,
-        "outputTokens": 10,
-        "cost": "0.2000000001",
-        "unpricedRequests": 0,
-    }
-    assert (second["key"], second["unpricedRequests"]) == ("key_b", 1)
-    days = tollway.json("usage", "--by", "day", *since)
-    assert [(day["day"], day["requests"]) for day in days] == [("2027-01-01", 1), ("2027-01-02", 2)]
-    assert [one["provider"] for one in tollway.json("usage", "--by", "provider", *since)] == ["openai", "mistral"]
-    (of_key,) = tollway.json("usage", "--by", "model", "--key", "key_b", *since)
-    assert of_key["model"] == "mistral-embed"
-    (until,) = tollway.json("usage", *since, "--until", "2027-01-02")
-    assert until["requests"] == 1
-    assert "0.2000000001" in tollway.out("usage", *since)
 
 
 def test_psql_and_url_reach_the_database(tollway: Commands, postgres_url: str) -> None:

@@ -83,7 +83,7 @@ def _line(one: Settlement, seconds: dict[int, str]) -> str:
     if one.others:
         usage = one.usage
         input_tokens, cached, output_tokens = usage.input_tokens, usage.cached_input_tokens, usage.output_tokens
-        others = _to_json(one.others).decode()
+        others = _to_json(one.others).decode().translate(_ESCAPES)
     model = one.model
     upstream_model = one.upstream_model if one.upstream_model != model else ""
     duration_ms = min(round(one.duration_ms), _MAX_INT)
@@ -102,9 +102,7 @@ def _moment(second: int) -> str:
 
 
 def _escaped(one: Settlement) -> Settlement:
-    texts = {name: getattr(one, name).translate(_ESCAPES) for name in _TEXTS}
-    others = one.others and {name.translate(_ESCAPES): count for name, count in one.others.items()}
-    return replace(one, **texts, others=others)
+    return replace(one, **{name: getattr(one, name).translate(_ESCAPES) for name in _TEXTS})
 
 
 _TEXTS = tuple(field.name for field in msgspec.structs.fields(Settlement) if field.type is str)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tollway.cli import db, keys, models, prices, serve, usage
+from tollway.cli import db, keys, ledger, models, prices, serve, usage
 from tollway.cli.words import group
 
 app = group("An LLM gateway: OpenAI's API in front, many providers behind it, limits and costs exact.")
@@ -13,6 +13,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(prices.app, name="prices")
+app.add_typer(ledger.app, name="ledger")
 app.command("usage")(usage.usage)
 
 

@@ -99,7 +99,7 @@ def _plain(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     cells = [[name.removeprefix(">") for name in columns], *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     sides = [">" if name.startswith(">") else "<" for name in columns]
-    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    form = "   ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
     head, *lines = (form.format(*row).rstrip() for row in cells)
     return "\n".join([head, "\u2500" * len(form.format(*cells[0])), *lines, ""])
 

@@ -18,6 +18,7 @@ from tollway.controlplane.app import control_plane
 from tollway.controlplane.change_log import ChangeLog
 from tollway.controlplane.pricing import follow_prices
 from tollway.controlplane.request_log import JournalFollower, RequestLog
+from tollway.controlplane.retention import Retention
 from tollway.observe import log
 from tollway.observe.refusals import RefusalLog
 from tollway.settings import ChildConfig
@@ -75,6 +76,7 @@ async def _serve(
     background = [
         asyncio.create_task(poster.run()),
         asyncio.create_task(follow_prices(config.database_url)),
+        asyncio.create_task(Retention(pool, config.settings.ledger_retention_days).run()),
         asyncio.create_task(keep_turning(requests, refusals, changes)),
     ]
     stopping = asyncio.create_task(line.stop.wait())

@@ -1,6 +1,7 @@
 """The poster on a real PostgreSQL."""
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -404,14 +405,25 @@ async def test_a_batch_of_nothing_but_poison_is_passed(postgres_url: str, tmp_pa
         journal.close()
 
 
-async def test_text_that_postgresql_cannot_hold_is_posted_without_it(postgres_url: str, tmp_path: Path) -> None:
+async def test_texts_of_any_kind_are_posted_as_they_are_but_for_what_postgresql_cannot_hold(
+    postgres_url: str, tmp_path: Path
+) -> None:
     async with books(postgres_url, tmp_path) as it:
         journal = it.journal()
-        journal.append(settlement(model="a\x00b", upstream_model="\ud800", cause="\x00"))
+        texts = {"model": "a\x00b\tc", "upstream_model": "\ud800\\N", "cause": "\x00\n\r\\.", "service_tier": "\\t"}
+        journal.append(settlement(**texts, others={'a\t"\\': 1}))
+        journal.append(settlement())
         await it.poster.post()
-        row = await it.pool.fetchrow("SELECT model, upstream_model, cause FROM tollway.ledger")
-        assert tuple(row) == ("a\ufffdb", "?", "\ufffd")
-        assert it.poster.figures.set_aside == 0
+        row = await it.pool.fetchrow("SELECT * FROM tollway.ledger ORDER BY call_id LIMIT 1")
+        found = {name: row[name] for name in texts}
+        assert found == {
+            "model": "a\ufffdb\tc",
+            "upstream_model": "?\\N",
+            "cause": "\ufffd\n\r\\.",
+            "service_tier": "\\t",
+        }
+        assert json.loads(row["others"]) == {'a\t"\\': 1}
+        assert len(await it.attempts()) == 2 and it.poster.figures.set_aside == 0
         journal.close()
 
 

@@ -29,6 +29,9 @@ WORDS = [
     "keys revoke",
     "keys limits",
     "models list",
+    "ledger verify",
+    "ledger explain",
+    "ledger prune",
 ]
 
 
@@ -117,6 +120,17 @@ def test_tables_keep_whole_words_and_show_nothing_unprintable(capsys: pytest.Cap
     assert "[bold]" + "x" * 300 in shown
     assert "0.000000000001" in shown
     assert "p, q" in shown
+
+
+def test_a_long_table_is_plain_and_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ("name", ">cost", "list")
+    rows: list[tuple[object, ...]] = [("a\n", Decimal("1E-7"), []), ("long name", Decimal(12), ["b", "c"])]
+    show_table(columns, rows, "nothing")
+    short = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    show_table(columns, rows * 200, "nothing")
+    long = capsys.readouterr().out.splitlines()
+    assert long[0] == short[0] and long[1].startswith("\u2500" * 9)
+    assert long[2:4] == short[2:4] and len(long) == 402
 
 
 def test_an_empty_table_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

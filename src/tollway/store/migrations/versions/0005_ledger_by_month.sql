@@ -186,6 +186,7 @@ DECLARE
     entries bigint;
     gone bigint := 0;
 BEGIN
+    LOCK TABLE tollway.ledger_default IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
     FOR name IN SELECT table_name FROM tollway.ledger_months WHERE ends_at <= before LOOP
         EXECUTE format('SELECT count(*) FROM tollway.%I', name) INTO entries;
         EXECUTE format('DROP TABLE tollway.%I', name);
