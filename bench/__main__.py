@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import asyncpg
 
 from bench import machine, processes, profile, report
-from bench.measurements import hostile, idle, journal, requests, start, streams, translation
+from bench.measurements import hostile, idle, journal, posting, requests, start, streams, translation
 from bench.programs import Place
 from bench.run import FULL, QUICK, Lengths, Run
 
@@ -31,6 +31,7 @@ _CHAPTERS: dict[str, tuple[str, Callable[[Run], list[report.Measure]]]] = {
     "open-streams": ("Open streams", streams.memory),
     "journal": ("The journal", journal.notes),
     "idle": ("Idle connections", idle.connections),
+    "posting": ("Posting a journal of calls to the ledger", posting.posting),
     "hostile": ("Hostile requests and answers", hostile.shapes),
 }
 
