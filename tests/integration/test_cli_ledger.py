@@ -190,3 +190,24 @@ def test_a_figure_that_is_not_what_its_rates_come_to_is_told(
     assert "NOT what its rates come to" in tollway.out("ledger", "explain", "req_1-2-2")
     execute(postgres_url, "DELETE FROM tollway.price_cards")
     assert "its rates are not kept" in tollway.out("ledger", "explain", "req_1-2-2")
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_providers_export_is_compared_with_the_entries(tollway: Commands, postgres_url: str, tmp_path: Path) -> None:
+    execute(
+        postgres_url, "SET session_replication_role = replica; UPDATE tollway.ledger SET status = 200 WHERE charged"
+    )
+    head = "date,model,api_key_id,num_model_requests,input_tokens,output_tokens\n"
+    export = tmp_path / "usage.csv"
+    export.write_text(f"{head}2027-01-01,gpt-4o,x,1,10,5\n2027-01-02,gpt-4o-2024-08-06,x,2,21,10\n")
+    (differing,) = tollway.json("ledger", "reconcile", str(export), "--provider", "openai")
+    assert (differing["day"], differing["model"], differing["key"]) == ("2027-01-02", "gpt-4o", None)
+    assert differing["provider"] == {"requests": 2, "inputTokens": 21, "cachedInputTokens": 0, "outputTokens": 10}
+    assert (differing["ledger"]["requests"], differing["ledger"]["inputTokens"]) == (1, 30)
+    words = ("ledger", "reconcile", str(export), "--provider", "openai")
+    assert len(tollway.json(*words, "--all", "--match", "x=key_a")) == 2
+    assert "agree" in tollway.run(*words, "--to", "2027-01-02").stderr
+    assert "21" in tollway.out(*words)
+    assert "is none of openai, mistral" in tollway.fails(2, "ledger", "reconcile", str(export), "--provider", "other")
+    export.write_text("no")
+    assert "is no export of openai" in tollway.fails(1, *words)

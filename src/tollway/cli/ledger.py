@@ -1,7 +1,9 @@
 """``tollway ledger``."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import chain
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import asyncpg
@@ -9,11 +11,17 @@ import msgspec
 import typer
 
 from tollway.accounting.explained import Bill, Line, bill, usage_of
+from tollway.accounting.provider_export import ExportError, read_mistral, read_openai
+from tollway.accounting.reconciliation import Compared, Counted, Group, compare
 from tollway.cli.session import session
 from tollway.cli.words import AsJson, CommandError, command, group, moment, show_fields, show_json, show_table
 from tollway.store import ledger, ledger_check
 
 app = group("The ledger: whether it adds up, how a figure came about, and how old entries are forgotten.")
+
+MAX_EXPORT_BYTES = 64 * 1024 * 1024
+
+_EXPORTS = {"openai": read_openai, "mistral": read_mistral}
 
 _counts = msgspec.json.Decoder(dict[str, int]).decode
 
@@ -94,6 +102,97 @@ async def explain(
         return
     for entry in entries:
         _show(entry)
+
+
+@app.command()
+@command
+async def reconcile(
+    file: Annotated[Path, typer.Argument(help="The provider's export of its usage, JSON or CSV.")],
+    provider: Annotated[str, typer.Option(help=f"Whose it is: {', '.join(_EXPORTS)}.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="From this day on; without it the export's first.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Until this day (not included).")] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(help="PROVIDERS_KEY_ID=KEY: what this key of the provider's shows is of that virtual key."),
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Show what agrees, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a provider's export of its usage with the ledger, by day (UTC), model and key.
+
+    \b
+    Examples:
+      tollway ledger reconcile usage.json --provider openai
+      tollway ledger reconcile usage.csv --provider openai --match key_a1b2=key_3hK9…
+    """
+    if provider not in _EXPORTS:
+        raise typer.BadParameter(f"{provider!r} is none of {', '.join(_EXPORTS)}", param_hint="--provider")
+    matches = dict(map(_match, match or ()))
+    try:
+        rows = _EXPORTS[provider](_content(file))
+    except ExportError as error:
+        raise CommandError(f"{file} is no export of {provider}: {error}") from None
+    first = min(row.day for row in rows) if start is None else _day(start)
+    last = max(row.day for row in rows) + timedelta(days=1) if end is None else _day(end)
+    async with session() as opened:
+        asked = await ledger.asked(opened.connection, provider, _midnight(first), _midnight(last))
+    ours = {Group(*one[:3]): Counted(*one[3:]) for one in asked}
+    compared = compare([row for row in rows if first <= row.day < last], ours, matches)
+    shown = [one for one in compared if show_all or one.theirs != one.ours]
+    if as_json:
+        show_json([_both(one) for one in shown])
+        return
+    columns = ("day", "model", "key", ">requests", ">ours", ">input", ">ours", ">cached", ">ours", ">output", ">ours")
+    cells = [(*one.group, *chain(*zip(one.theirs, one.ours, strict=True))) for one in shown]
+    show_table(columns, cells, "The provider and the ledger agree.")
+
+
+def _match(text: str) -> tuple[str, str]:
+    theirs, separator, ours = text.partition("=")
+    if not theirs or not separator or not ours:
+        raise typer.BadParameter(f"{text!r} is not PROVIDERS_KEY_ID=KEY", param_hint="--match")
+    return theirs, ours
+
+
+def _content(file: Path) -> bytes:
+    try:
+        with file.open("rb") as export:
+            data = export.read(MAX_EXPORT_BYTES + 1)
+    except OSError as error:
+        raise CommandError(f"{file} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_EXPORT_BYTES:
+        raise CommandError(f"{file} has more than {MAX_EXPORT_BYTES} bytes; export fewer days")
+    return data
+
+
+def _day(text: str) -> date:
+    return moment(text).astimezone(UTC).date()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _both(one: Compared) -> dict[str, object]:
+    day, model, key_id = one.group
+    return {
+        "day": day.isoformat(),
+        "model": model,
+        "key": key_id or None,
+        "provider": _counted(one.theirs),
+        "ledger": _counted(one.ours),
+    }
+
+
+def _counted(one: Counted) -> dict[str, int]:
+    return {
+        "requests": one.requests,
+        "inputTokens": one.input_tokens,
+        "cachedInputTokens": one.cached_input_tokens,
+        "outputTokens": one.output_tokens,
+    }
 
 
 class _Entry(NamedTuple):

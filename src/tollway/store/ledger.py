@@ -1,6 +1,7 @@
 """The ledger's months and entries, for those who look after them; who posts is ``accounting/posting.py``."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import asyncpg
 
@@ -17,6 +18,20 @@ _OLDER_IN_DEFAULT = "SELECT count(*) FROM tollway.ledger_default WHERE started_a
 _ENDED = "SELECT table_name FROM tollway.ledger_months WHERE ends_at <= $1 ORDER BY 1"
 
 
+class Asked(NamedTuple):
+    """What one virtual key used of a model on a day (UTC)."""
+
+    day: date
+    model: str
+    """The provider's name of it."""
+    key_id: str
+    requests: int
+    """Attempts that were answered with 2xx."""
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+
+
 async def entries(connection: asyncpg.Connection, name: str) -> list[asyncpg.Record]:
     """The entries of a call, with the rates of their price cards; ``name`` is a call's id, or ``<call>-<attempt>``."""
     found = await connection.fetch(_ENTRIES, name, None)
@@ -24,6 +39,21 @@ async def entries(connection: asyncpg.Connection, name: str) -> list[asyncpg.Rec
     if not found and call_id and attempt.isdecimal() and len(attempt) < 6:  # as far as a number of attempts goes
         found = await connection.fetch(_ENTRIES, call_id, int(attempt))
     return list(found)
+
+
+_ASKED = """
+SELECT (started_at AT TIME ZONE 'UTC')::date, COALESCE(upstream_model, model, ''), key_id,
+    count(*) FILTER (WHERE status BETWEEN 200 AND 299), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens)
+FROM tollway.ledger
+WHERE provider = $1 AND kind = 'call' AND started_at >= $2 AND started_at < $3
+GROUP BY 1, 2, 3
+"""
+
+
+async def asked(connection: asyncpg.Connection, provider: str, start: datetime, end: datetime) -> list[Asked]:
+    """What a provider was asked for, by day, its name of the model and virtual key; from the entries that are kept."""
+    rows = await connection.fetch(_ASKED, provider, start, end, timeout=WORK_TIMEOUT_S)
+    return [Asked(*row[:3], *map(int, row[3:])) for row in map(tuple, rows)]
 
 
 async def make_months(connection: asyncpg.Connection, now: datetime) -> None:

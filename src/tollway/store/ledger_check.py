@@ -108,7 +108,6 @@ _CHECKS = (
 async def differences(connection: asyncpg.Connection, key_id: str | None = None) -> list[Difference]:
     """All that does not agree, of one key or of all, as it stands at one moment."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute("SET LOCAL work_mem = '64MB'")
         return [one for check in _checks(key_id) for one in await _compared(connection, check, key_id)]
 
 

@@ -32,6 +32,7 @@ WORDS = [
     "ledger verify",
     "ledger explain",
     "ledger prune",
+    "ledger reconcile",
 ]
 
 
