@@ -29,6 +29,12 @@ from tollway.accounting.records import PriceCard, Record, Settlement
 TAIL_INTERVAL_S = 0.25
 """How often the journals are looked at; totals are promised within two seconds."""
 
+BUSY_INTERVAL_S = 1.0
+"""… while there is much to post: the fewer transactions, the less each entry costs."""
+
+BUSY_ENTRIES = 500
+"""Entries of one turn that are much."""
+
 MAX_PAUSE_S = 5.0
 """The longest pause between attempts while PostgreSQL is away."""
 
@@ -116,6 +122,7 @@ class Poster:
         """Post whatever comes, until cancelled; a cancelled batch is rolled back and loses nothing."""
         pause_s = TAIL_INTERVAL_S
         while True:
+            posted = self.figures.posted
             try:
                 await self.post()
             except Exception as error:  # whatever it is, asyncpg has many: posting must go on when it is over
@@ -129,7 +136,7 @@ class Poster:
                 if self.figures.away:
                     _log.info("settlements are posted again")
                 self.figures.away = False
-                pause_s = TAIL_INTERVAL_S
+                pause_s = BUSY_INTERVAL_S if self.figures.posted - posted >= BUSY_ENTRIES else TAIL_INTERVAL_S
             # Not all gateways at the same moment, when the database is back.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1) if self.figures.away else pause_s)  # noqa: S311
 

@@ -4,6 +4,7 @@ Secrets are known three ways: by type (:class:`~tollway.domain.keys.Secret` mask
 settings are registered at start) and by pattern (for what strangers put into texts).
 """
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -28,6 +29,10 @@ _PATTERNS = (
 # What most values are, ids, names, kinds: no pattern but MARKED can match in them, so no other is tried.
 _HARMLESS = re.compile(r"(?!.{0,31}sk-)[A-Za-z0-9_./-]{0,31}")
 
+# Nearly all that lines of calls hold is the same again and again: names, kinds, the message.
+_SHORT = 64
+_MAX_REMEMBERED = 1024
+
 _MAX_ID = 128
 _ID = re.compile(r"(?!sk-)[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 
@@ -39,12 +44,16 @@ class Redactor:
         texts = {secret.reveal() for secret in known}
         alternatives = sorted((re.escape(text) for text in texts if len(text) >= _MIN_KNOWN), key=len, reverse=True)
         self._known = re.compile("|".join(alternatives)) if alternatives else None
+        self._clean_short = functools.lru_cache(_MAX_REMEMBERED)(self._clean)
 
     def clean(self, text: str, limit: int) -> str:
         """The text without secrets, on one line, unprintable characters escaped, ``limit`` characters at most.
 
         What was cut off shows as one more character, an ellipsis.
         """
+        return self._clean_short(text, limit) if len(text) <= _SHORT else self._clean(text, limit)
+
+    def _clean(self, text: str, limit: int) -> str:
         if len(text) <= limit and _HARMLESS.fullmatch(text) and not self._is_secret(text):
             return text
         window = text[: limit + _LOOK_AHEAD]

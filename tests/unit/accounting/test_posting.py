@@ -468,6 +468,32 @@ async def test_a_total_is_visible_soon_after_the_call(postgres_url: str, tmp_pat
         journal.close()
 
 
+async def test_while_there_is_much_to_post_it_is_done_less_often(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(pause_s: float) -> None:
+        if asyncio.current_task() is work:
+            pauses.append(pause_s)
+            for number in range(next(counts, 0)):
+                journal.append(settlement(call_id=f"{len(pauses)}-{number}"))
+        await sleep(0.005)
+
+    monkeypatch.setattr(module, "BUSY_ENTRIES", 3)
+    monkeypatch.setattr(module.asyncio, "sleep", noted)
+    counts = iter([2, 3, 4, 1])
+    async with books(postgres_url, tmp_path) as it:
+        journal = it.journal()
+        work = asyncio.create_task(it.poster.run())
+        await until(lambda: len(pauses) >= 6)
+        work.cancel()
+        journal.close()
+    quick, slow = module.TAIL_INTERVAL_S, module.BUSY_INTERVAL_S
+    assert pauses[:6] == [quick, quick, slow, slow, quick, quick]
+
+
 async def test_records_that_come_while_posting_are_all_posted(postgres_url: str, tmp_path: Path) -> None:
     async with books(postgres_url, tmp_path) as it:
         journal = Journal(tmp_path, 0.0, max_file_bytes=100_000)
