@@ -10,11 +10,12 @@ import asyncpg
 import msgspec
 import typer
 
-from tollway.accounting.explained import Bill, Line, bill, usage_of
+from tollway.accounting.explained import Bill, Line, bill
 from tollway.accounting.provider_export import ExportError, read_mistral, read_openai
 from tollway.accounting.reconciliation import Compared, Counted, Group, compare
 from tollway.cli.session import session
 from tollway.cli.words import AsJson, CommandError, command, group, moment, show_fields, show_json, show_table
+from tollway.domain.usage import told_by_totals
 from tollway.store import ledger, ledger_check
 
 app = group("The ledger: whether it adds up, how a figure came about, and how old entries are forgotten.")
@@ -206,10 +207,10 @@ class _Entry(NamedTuple):
         if row["rates"] is None or not row["charged"]:
             return cls(row, None)
         others = _counts(row["others"]) if row["others"] is not None else {}
-        usage = usage_of(
+        usage = told_by_totals(
             row["input_tokens"],
-            row["cached_input_tokens"],
             row["output_tokens"],
+            row["cached_input_tokens"],
             row["reasoning_tokens"],
             others,
             row["service_tier"] or "",

@@ -46,6 +46,10 @@ async def list_prices(
 
     Of those that hold at a call's start the latest counts. Behind them stand the price columns of "LLMModels", and
     behind those the built-in list.
+
+    \b
+    Example:
+      tollway prices list --model gpt-4o
     """
     async with session() as opened:
         rows = await prices.list_all(opened.connection, model)
@@ -168,7 +172,12 @@ async def _added(
 @app.command()
 @command
 async def remove(id: Annotated[int, typer.Argument(metavar="ID", help="As tollway prices list shows it.")]) -> None:
-    """Remove a price that was set here. What calls have cost stays; tollway prices rerate shows what it would be."""
+    """Remove a price that was set here. What calls have cost stays; tollway prices rerate shows what it would be.
+
+    \b
+    Example:
+      tollway prices remove 3
+    """
     async with session() as opened:
         if not await prices.remove(opened.connection, id):
             raise CommandError(f"there is no price {id}; see: tollway prices list")
@@ -185,6 +194,10 @@ async def diff(as_json: AsJson = False) -> None:
       set here   rates of rows and price columns, and what the list would say instead
       new list   rates that this release's list has otherwise than the one in the database; the gateway takes them over
                  when it starts
+
+    \b
+    Example:
+      tollway prices diff --json
     """
     now = datetime.now(UTC)
     async with session() as opened:

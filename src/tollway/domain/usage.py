@@ -86,9 +86,6 @@ INPUT_BUCKETS = frozenset({Bucket.INPUT, *(one for one, others in FALLS_BACK.ite
 OUTPUT_BUCKETS = frozenset({Bucket.OUTPUT, *(one for one, others in FALLS_BACK.items() if Bucket.OUTPUT in others)})
 """Tokens that come out."""
 
-CACHED_BUCKETS = frozenset({Bucket.CACHE_READ_AUDIO, Bucket.CACHE_READ_IMAGE, Bucket.CACHE_READ_VIDEO})
-"""The rare ones among the tokens that were read from a cache."""
-
 
 class Usage(msgspec.Struct, frozen=True):
     """The counts of one attempt, all zero or more. The four common buckets stand by themselves."""
@@ -121,12 +118,15 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def cached_input_tokens(self) -> int:
         """What of the prompt was read from a cache."""
-        return self.cache_read + _sum(self.others, CACHED_BUCKETS) if self.others else self.cache_read
+        return self.cache_read + _sum(self.others, _CACHED) if self.others else self.cache_read
 
     @property
     def total_tokens(self) -> int:
         """What counts against a limit of tokens."""
         return self.input_tokens + self.output_tokens
+
+
+_CACHED = frozenset({Bucket.CACHE_READ_AUDIO, Bucket.CACHE_READ_IMAGE, Bucket.CACHE_READ_VIDEO})
 
 
 def _sum(counts: Mapping[str, int], buckets: frozenset[Bucket]) -> int:

@@ -5,10 +5,10 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.accounting.explained import bill, usage_of
+from tollway.accounting.explained import bill
 from tollway.domain.money import to_decimal
 from tollway.domain.prices import Rate, price_of, rates_json
-from tollway.domain.usage import Bucket, Usage
+from tollway.domain.usage import Bucket, Usage, told_by_totals
 
 COMMON = (Bucket.INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.REASONING)
 rare = st.sampled_from([bucket.value for bucket in Bucket if bucket not in COMMON])
@@ -33,10 +33,10 @@ RATES = [
 
 @given(usages)
 def test_the_buckets_and_the_bill_of_an_entry_are_found_again(usage: Usage) -> None:
-    found = usage_of(
+    found = told_by_totals(
         usage.input_tokens,
-        usage.cached_input_tokens,
         usage.output_tokens,
+        usage.cached_input_tokens,
         usage.reasoning,
         usage.others,
         usage.service_tier,
