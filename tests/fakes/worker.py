@@ -14,7 +14,8 @@ from typing import Any
 
 from fakes.client import Client
 from fakes.upstream import PATIENCE_S
-from tollway.accounting.journal import Journal, read_records
+from tollway.accounting.journal import Journal
+from tollway.accounting.journal_reader import read_records
 from tollway.accounting.records import Settlement
 from tollway.admission.authenticate import KeyHasher
 from tollway.dataplane import machine, worker

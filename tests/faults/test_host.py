@@ -19,7 +19,7 @@ from fakes.gateway import Gateway, new_tenant
 from fakes.given_server import GivenServer
 from fakes.upstream import Bill, Gate, Part, Pause, Received, Upstream, openai_reply, openai_stream
 from fakes.worker import MODEL, running_worker
-from tollway.accounting.journal import read_records
+from tollway.accounting.journal_reader import read_records
 from tollway.accounting.records import Settlement
 
 _RESTARTS = int(os.environ.get("TOLLWAY_RESTARTS", "6"))

@@ -12,7 +12,8 @@ from fakes.client import BrokenAnswerError
 from fakes.fixtures import StartGateway
 from fakes.gateway import Gateway, Tenant, new_tenant
 from fakes.upstream import HANG, Gate, Part, Received, openai_reply, openai_stream
-from tollway.accounting.journal import SUFFIX, read_records
+from tollway.accounting.journal import SUFFIX
+from tollway.accounting.journal_reader import read_records
 from tollway.accounting.records import Checkpoint
 
 LONG = "word " * 100

@@ -13,7 +13,8 @@ import pytest
 from fakes.client import Reply, chat_body
 from fakes.freed import peer
 from fakes.worker import MODEL, Worker, running_worker
-from tollway.accounting.journal import SUFFIX, read_records
+from tollway.accounting.journal import SUFFIX
+from tollway.accounting.journal_reader import read_records
 from tollway.accounting.records import Intent, Settlement
 from tollway.dataplane import attempts, books, relay, serve
 from tollway.http1 import answer as http1_answer

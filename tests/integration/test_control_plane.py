@@ -20,11 +20,11 @@ import pytest
 from fakes.connections import connected
 from fakes.relay import Relay
 from fakes.settlements import settlement
+from fakes.usages import told
 from tollway.accounting.journal import Journal
 from tollway.accounting.records import Settlement
 from tollway.admission.authenticate import KeyHasher
 from tollway.domain.keys import Secret, is_well_formed
-from tollway.domain.usage import told
 from tollway.observe.metrics import Gauges, Metrics
 from tollway.observe.refusals import MAX_STRANGERS_PER_S
 from tollway.settings import ChildConfig, Settings, read

@@ -1,7 +1,6 @@
 """Append-only files in which settlements wait for PostgreSQL, and what is under way is noted.
 
-A file is a row of frames: the mark, the length and the CRC-32 of the body, the body (MessagePack). The mark lets a
-reader find the next good frame behind a damaged one, so that one bad sector costs one record.
+A file is a row of frames (``frames.py``); ``journal_reader.py`` reads it.
 
 A cleaner of old files or a careless restore may take a journal away while its writer lives. What was written is still
 in the kernel's hands then, and goes into another file; where there can be none, its descriptor is kept until there can.
@@ -18,53 +17,27 @@ import contextlib
 import fcntl
 import os
 import shutil
-import struct
-import sys
 import threading
-import zlib
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from tollway.accounting.records import (
-    Checkpoint,
-    Finished,
-    Intent,
-    OldSettlement,
-    PriceCard,
-    Record,
-    Settlement,
-)
-from tollway.domain.prices import Price, rates_json
+from tollway.accounting.frames import card_of, framed, read_frames
+from tollway.accounting.records import Checkpoint, Finished, Intent, Settlement
+from tollway.domain.prices import Price
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A full file is left to the poster, which removes it when it is posted."""
-
-MAX_RECORD_BYTES = 256 * 1024
-"""A settlement has some 150 bytes, and a few names from outside that the edge bounds; a price of 1,000 rates 90 KB."""
 
 MAX_WAITING = 10_000
 """Records kept in memory while the disk is full; beyond it the oldest are given up."""
 
 SUFFIX = ".journal"
 
-_MARK = b"\xf5TW\x01"
-_HEAD = struct.Struct("<4sII")
-_MAX_TEXT = 1024  # characters of each text of a record that would be too large
-_READ_BYTES = 1024 * 1024  # at most so much is read and decoded in one go
-_LAST_BYTES = 256  # more than the frame has that ends a file
+_COPY_BYTES = 1024 * 1024
 _ONLY_A_PART = "the disk took only a part"
 _PROBE = bytes(4096)  # a few records' worth, and no frame
-_UNDER_WAY = (b"\xa4sent", b"\xa6so far")  # the tags of intents and checkpoints, behind one byte
-_ENTRY = (b"\xa5ended", b"\xa7settled")  # those of settlements, behind three
-
-_encode = msgspec.msgpack.Encoder().encode
-# Not strict: numbers over 64 bits travel as text.
-_decode = msgspec.msgpack.Decoder(Record | OldSettlement, strict=False).decode
-_crc32 = zlib.crc32
 _force = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 _Key = tuple[str, int]
@@ -129,7 +102,7 @@ class Journal:
         """Note an attempt that is about to be sent. Raises JournalFull; then nothing is noted."""
         if self._waiting and not self.retry():
             raise JournalFull
-        frame = _framed(intent)
+        frame = framed(intent)
         try:
             self._append(frame, price)
         except OSError as error:
@@ -138,7 +111,7 @@ class Journal:
 
     def note(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Note what of streams has come, in one write. A disk that takes nothing loses only these."""
-        frames = [_framed(one) for one in checkpoints]
+        frames = [framed(one) for one in checkpoints]
         with contextlib.suppress(OSError):
             self._write(b"".join(frames))
             for one, frame in zip(checkpoints, frames, strict=True):
@@ -147,7 +120,7 @@ class Journal:
 
     def append(self, record: Settlement, price: Price | None = None) -> None:
         """Note what an attempt came to. Never fails for what it says; raises JournalFull when the disk fails."""
-        frame = _framed(record)
+        frame = framed(record)
         key = record.call_id, record.attempt
         if not self._waiting:
             try:
@@ -157,7 +130,7 @@ class Journal:
             else:
                 self._ended(key)
                 return
-        self._waiting.append(Waiting(key, frame if price is None else _card(price) + frame))
+        self._waiting.append(Waiting(key, frame if price is None else card_of(price) + frame))
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
             self._given_up += 1
@@ -231,7 +204,7 @@ class Journal:
         """Go on in a new file, and leave the one that was lost to :meth:`rescue`. Raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._create()
-        self._left.append((self._file, _framed(Finished(fresh.path.name))))
+        self._left.append((self._file, framed(Finished(fresh.path.name))))
         self._go_on_in(fresh)
 
     def rescue(self) -> int:
@@ -253,7 +226,7 @@ class Journal:
         """Leave the file to the poster. How many records are lost: those that the disk did not take to the end."""
         if self.retry() and not self._under_way:
             with contextlib.suppress(OSError):
-                self._write(_framed(Finished()))
+                self._write(framed(Finished()))
         with contextlib.suppress(OSError):
             self.sync()
         os.close(self._file)
@@ -271,7 +244,7 @@ class Journal:
         if price is None or price.id in self._cards:
             self._write(frame)
         else:
-            self._write(_card(price) + frame)
+            self._write(card_of(price) + frame)
             self._cards[price.id] = price
 
     def _write(self, frames: bytes) -> None:
@@ -291,7 +264,7 @@ class Journal:
         with contextlib.suppress(OSError):  # no descriptor, no inode, no room: the old file goes on
             fresh, old = self._create(), self._file
             try:
-                self._write(_framed(Finished(fresh.path.name)))
+                self._write(framed(Finished(fresh.path.name)))
             except OSError:
                 fresh.path.unlink(missing_ok=True)
                 os.close(fresh.file)
@@ -325,9 +298,9 @@ class Journal:
     def _noted_anew(self) -> tuple[bytes, dict[int, Price]]:
         """What is under way, with the cards of its prices; these by their ids."""
         intents = self._under_way.values()
-        named = {_decode(frame[_HEAD.size :]).price_id for frame in intents} - {0}
+        named = {one.price_id for one in read_frames(b"".join(intents)) if isinstance(one, Intent)} - {0}
         cards = {price_id: self._cards[price_id] for price_id in named}
-        return b"".join([*map(_card, cards.values()), *intents, *self._so_far.values()]), cards
+        return b"".join([*map(card_of, cards.values()), *intents, *self._so_far.values()]), cards
 
 
 def _write_whole(file: int, frames: bytes) -> None:
@@ -353,7 +326,7 @@ def _copy(lost: int, directory: Path) -> int:
     try:
         with open(lost, "rb", closefd=False) as source, open(copied, "wb") as copy:
             source.seek(0)
-            shutil.copyfileobj(source, copy, _READ_BYTES)
+            shutil.copyfileobj(source, copy, _COPY_BYTES)
             size = copy.tell()
             copy.flush()
             os.fsync(copied)
@@ -362,161 +335,3 @@ def _copy(lost: int, directory: Path) -> int:
         hidden.unlink(missing_ok=True)
         raise
     return size
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    """A piece of a journal: its good records, and what was between them."""
-
-    records: list[Record]
-    ends: list[int]
-    """Where each record's frame ends in the file."""
-    position: int
-    """Up to here everything is accounted for; read on from here."""
-    damaged: list[bytes]
-    """Pieces that are no frames, to be set aside."""
-
-
-def read_records(
-    path: Path, position: int, *, abandoned: bool, most: int = sys.maxsize, under_way: bool = False
-) -> Chunk:
-    """The next records of a journal, at most ``most`` and at most a mebibyte of them.
-
-    ``abandoned`` says that the writer is gone: an unfinished frame at the end is then damage, else it is awaited.
-    Intents and checkpoints are passed over, unless ``under_way`` asks for them: who posts has no use for them.
-    """
-    with path.open("rb") as file:
-        file.seek(position)
-        data = file.read(_READ_BYTES)
-        at_end = abandoned and not file.read(1)
-    records: list[Record] = []
-    ends: list[int] = []
-    damaged: list[bytes] = []
-    start = 0
-    while start < len(data) and len(records) < most:
-        record, end = _frame(data, start, under_way=under_way)
-        if end > start:
-            start = end
-            if record is not None:
-                records.append(record)
-                ends.append(position + end)
-            continue
-        following = _next_frame(data, start + 1)
-        if following is None:
-            if at_end:
-                following = len(data)
-            elif len(data) < _READ_BYTES or start > 0:
-                break  # perhaps the writer is in the middle of it, or it goes on in the next piece
-            else:
-                following = len(data) - MAX_RECORD_BYTES
-        damaged.append(data[start:following])
-        start = following
-    return Chunk(records, ends, position + start, damaged)
-
-
-def read_frames(data: bytes) -> list[Record]:
-    """The records of whole frames. Raises ValueError for anything else."""
-    records: list[Record] = []
-    start = 0
-    while start < len(data):
-        record, end = _frame(data, start, under_way=True)
-        if record is None:
-            raise ValueError("no frame of a journal")
-        records.append(record)
-        start = end
-    return records
-
-
-def skip_records(path: Path, position: int) -> tuple[int, int]:
-    """Count the next settlements without looking into them, in at most a mebibyte; where to read on.
-
-    It stops before what is no frame.
-    """
-    with path.open("rb") as file:
-        file.seek(position)
-        data = file.read(_READ_BYTES)
-    count = start = 0
-    while (body := start + _HEAD.size) <= len(data):
-        mark, length, _ = _HEAD.unpack_from(data, start)
-        if mark != _MARK or length > MAX_RECORD_BYTES or body + length > len(data):
-            break
-        count += data.startswith(_ENTRY, body + 3)
-        start = body + length
-    return count, position + start
-
-
-def left_in_order(path: Path) -> bool:
-    """Whether the writer of an abandoned journal left nothing open in it."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LAST_BYTES))
-        data = file.read()
-    last = data.rfind(_MARK)
-    return last >= 0 and isinstance(_frame(data, last)[0], Finished)
-
-
-def is_abandoned(path: Path) -> bool:
-    """Whether no process writes to this journal any more."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-
-def _frame(data: bytes, start: int, *, under_way: bool = True) -> tuple[Record | None, int]:
-    """The record whose frame starts here and where the frame ends; that is ``start`` where no whole, sound one does.
-
-    Without ``under_way`` intents and checkpoints are no records.
-    """
-    body = start + _HEAD.size
-    if body > len(data):
-        return None, start
-    mark, length, checksum = _HEAD.unpack_from(data, start)
-    end = body + length
-    if mark != _MARK or length > MAX_RECORD_BYTES or end > len(data) or _crc32(data[body:end]) != checksum:
-        return None, start
-    if not under_way and data.startswith(_UNDER_WAY, body + 1):
-        return None, end
-    try:
-        record = _decode(data[body:end])
-    except msgspec.DecodeError:
-        return None, start
-    return (record.as_settlement() if isinstance(record, OldSettlement) else record), end
-
-
-def _next_frame(data: bytes, start: int) -> int | None:
-    while (start := data.find(_MARK, start)) >= 0:
-        if _frame(data, start)[1] > start:
-            return start
-        start += 1
-    return None
-
-
-def _framed(record: Record) -> bytes:
-    try:
-        body = _encode(record)
-    except (OverflowError, UnicodeEncodeError):
-        body = _encode_any(record)
-    if len(body) > MAX_RECORD_BYTES:
-        body = _encode_any(record)
-    return _HEAD.pack(_MARK, len(body), _crc32(body)) + body
-
-
-def _card(price: Price) -> bytes:
-    body = _encode(PriceCard(price.id, rates_json(price.rates).decode()))
-    if len(body) > MAX_RECORD_BYTES:
-        return b""  # the database has it from whoever made it
-    return _HEAD.pack(_MARK, len(body), _crc32(body)) + body
-
-
-def _encode_any(record: Record) -> bytes:
-    """With numbers of any size, and texts of no more than a sensible one."""
-    return _encode([record.__struct_config__.tag, *map(_encodable, msgspec.structs.astuple(record))])
-
-
-def _encodable(value: object) -> object:
-    if type(value) is int and value.bit_length() > 63:
-        return str(value)
-    if isinstance(value, str):
-        return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
-    return value

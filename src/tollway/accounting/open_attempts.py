@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from tollway.accounting.journal import left_in_order, read_records
+from tollway.accounting.journal_reader import left_in_order, read_records
 from tollway.accounting.records import Checkpoint, Finished, Intent, PriceCard, Record, Settlement
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import Price, price_of, read_rates

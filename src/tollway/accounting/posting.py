@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 import asyncpg
 import msgspec
 
-from tollway.accounting.journal import SUFFIX, Chunk, is_abandoned, read_records
+from tollway.accounting.journal import SUFFIX
+from tollway.accounting.journal_reader import Chunk, is_abandoned, read_records
 from tollway.accounting.ledger_rows import COLUMNS, lines_of, months_of
 from tollway.accounting.open_attempts import LOST, lost_attempts
 from tollway.accounting.records import PriceCard, Record, Settlement

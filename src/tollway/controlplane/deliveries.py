@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tollway.accounting.journal import read_frames
+from tollway.accounting.frames import read_frames
 from tollway.accounting.posting import Poster
 from tollway.controlplane.errors import ApiError
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from tollway.accounting.journal import SUFFIX, read_records, skip_records
+from tollway.accounting.journal import SUFFIX
+from tollway.accounting.journal_reader import read_records, skip_records
 from tollway.accounting.posting import TAIL_INTERVAL_S
 from tollway.accounting.records import Settlement
 from tollway.domain.failures import FailureKind

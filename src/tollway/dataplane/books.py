@@ -13,11 +13,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+import msgspec
+
 from tollway.accounting.journal import Journal, JournalFull
 from tollway.accounting.records import Checkpoint, Intent, Settlement
 from tollway.dataplane.calls import Attempt, Call, Clock, Cut
 from tollway.domain import endings
 from tollway.domain.asked import NoUsage
+from tollway.domain.doubts import joined
 from tollway.domain.failures import OF_THE_REQUEST, FailureKind, UpstreamFailure, cause_of
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import UNPRICED_BUCKET, Price
@@ -68,6 +71,28 @@ _LOST = "new calls are refused, as the journal is gone or was cut, and there can
 _NOT_SAVED = "what was in a journal that is gone or was cut cannot be saved yet in"
 
 _NOTHING = Usage(input=0, output=0)
+
+
+class _Bill(msgspec.Struct, frozen=True, gc=False):
+    """What an attempt used and costs."""
+
+    usage: Usage
+    state: str
+    """As the ledger has it."""
+    priced: bool
+    cost: int
+    """In units of ``10**-scale`` US dollars."""
+    price: Price | None
+    """By which it was reckoned."""
+    doubt: str
+
+    @property
+    def scale(self) -> int:
+        return PICODOLLARS if self.price is None else self.price.scale
+
+
+_ON_THE_HOUSE = _Bill(_NOTHING, "none", priced=True, cost=0, price=None, doubt="")
+_UNPRICED = _Bill(_NOTHING, "none", priced=False, cost=0, price=None, doubt="")
 
 
 class Books:
@@ -190,59 +215,28 @@ class Books:
         call = attempt.call
         if outcome == OK and call.request.closed:
             outcome, partial = CLIENT_GONE, usage is None
-        no_usage = call.operation.no_usage
-        if usage is not None and not (usage.input and usage.output) and no_usage is NoUsage.ESTIMATE:
-            usage = with_estimates(usage, call.prompt_tokens, output_tokens_estimate(content_bytes))
-        state = "partial" if partial else "exact"
-        if usage is not None:
-            if not usage.measured and not partial:
-                state = "estimated"
-            priced = attempt.price is not None or (no_usage is NoUsage.FREE and not usage.total_tokens)
-        elif no_usage is NoUsage.ESTIMATE:
-            output_tokens = _output_tokens(attempt, outcome, content_bytes)
-            usage = Usage(call.prompt_tokens, output_tokens, measured=False)
-            state = "partial" if partial else "estimated"
-            priced = attempt.price is not None
-        else:
-            usage, state, priced = _NOTHING, "none", no_usage is NoUsage.FREE
+        bill = self._bill(attempt, outcome, usage, content_bytes, partial=partial)
         now = self._now()
-        call.hold.settle(usage.total_tokens, now)
-        price = attempt.price
-        cost, doubt = (0, usage.doubt) if price is None else price.bill(usage)
-        if price is not None and price is self.fallback_price:
-            doubt = f"{doubt},{FALLBACK_PRICE}" if doubt else FALLBACK_PRICE
-        if doubt and not cost and UNPRICED_BUCKET in doubt:
-            priced = False  # what was used has no rate, so that nothing is not what it cost
-        scale = PICODOLLARS if price is None else price.scale
+        call.hold.settle(bill.usage.total_tokens, now)
         cause = request_id = ""
         if outcome != OK:
             cause, request_id = _cause(attempt, outcome, failure)
             self._metrics.ended(_ENDINGS[outcome], answered=True)
-        self._enter(attempt, outcome, state, usage, price, cost, doubt, cause, request_id, now, priced=priced)
-        provider = attempt.upstream.target.provider.name
-        if not priced:
-            self._metrics.unpriced(attempt.upstream.target.model, provider)
-            self._alarm.note(attempt.upstream.target.model, provider, now)
-        self._metrics.answered(
-            attempt.upstream.target.model,
-            provider,
-            attempt.status or _CLIENT_CLOSED,
-            now - call.started,
-            usage,
-            cost,
-            scale,
-        )
-        return cost if priced else None
+        self._enter(attempt, outcome, bill, cause, request_id, now)
+        model, provider = attempt.upstream.target.model, attempt.upstream.target.provider.name
+        if not bill.priced:
+            self._metrics.unpriced(model, provider)
+            self._alarm.note(model, provider, now)
+        status, took_s = attempt.status or _CLIENT_CLOSED, now - call.started
+        self._metrics.answered(model, provider, status, took_s, bill.usage, bill.cost, bill.scale)
+        return bill.cost if bill.priced else None
 
     def waive(self, attempt: Attempt, outcome: str, failure: UpstreamFailure | None = None) -> None:
         """Enter an attempt that reached nobody: on the house. Without effect on one that is entered already."""
         if not attempt.entered:
-            priced = attempt.price is not None
-            now = self._now()
             cause, request_id = _cause(attempt, outcome, failure)
-            self._enter(
-                attempt, outcome, "none", _NOTHING, None, 0, "", cause, request_id, now, priced=priced, charged=False
-            )
+            bill = _UNPRICED if attempt.price is None else _ON_THE_HOUSE
+            self._enter(attempt, outcome, bill, cause, request_id, self._now(), charged=False)
 
     def abandon(self, attempt: Attempt) -> None:
         """Enter an attempt that was cancelled before anything of it reached the client.
@@ -266,26 +260,44 @@ class Books:
             self.waive(call.open, INTERNAL_ERROR)
         call.hold.settle(0, self._now())
 
+    def _bill(
+        self, attempt: Attempt, outcome: str, usage: Usage | None, content_bytes: int, *, partial: bool
+    ) -> "_Bill":
+        """What an attempt used, by what its provider told or by estimate, and what that costs."""
+        call, price = attempt.call, attempt.price
+        no_usage = call.operation.no_usage
+        if usage is None:
+            if no_usage is not NoUsage.ESTIMATE:
+                return _Bill(_NOTHING, "none", no_usage is NoUsage.FREE, 0, price, "")
+            usage = Usage(call.prompt_tokens, _output_tokens(attempt, outcome, content_bytes), measured=False)
+        elif no_usage is NoUsage.ESTIMATE and not (usage.input and usage.output):
+            usage = with_estimates(usage, call.prompt_tokens, output_tokens_estimate(content_bytes))
+        state = "partial" if partial else "exact" if usage.measured else "estimated"
+        if price is None:
+            return _Bill(usage, state, no_usage is NoUsage.FREE and not usage.total_tokens, 0, None, usage.doubt)
+        cost, doubt = price.bill(usage)
+        if price is self.fallback_price:
+            doubt = joined(doubt, FALLBACK_PRICE)
+        # What was used has no rate: then nothing is not what it cost.
+        priced = cost != 0 or not doubt or UNPRICED_BUCKET not in doubt
+        return _Bill(usage, state, priced, cost, price, doubt)
+
     def _enter(
         self,
         attempt: Attempt,
         outcome: str,
-        state: str,
-        usage: Usage,
-        price: Price | None,
-        cost: int,
-        doubt: str,
+        bill: "_Bill",
         cause: str,
         request_id: str,
         now: float,
         *,
-        priced: bool,
         charged: bool = True,
     ) -> None:
         attempt.entered = True
         call = attempt.call
         call.open = None
         target = attempt.upstream.target
+        usage, price = bill.usage, bill.price
         first_byte_at = attempt.first_byte_at
         record = Settlement(  # by place, which costs a sixth of what keywords cost
             call.id,
@@ -301,14 +313,14 @@ class Books:
             (first_byte_at - attempt.started) * 1000 if first_byte_at else None,
             attempt.status,
             outcome,
-            state,
+            bill.state,
             usage.input,
             usage.cache_read,
             usage.output,
             usage.reasoning,
-            cost,
-            PICODOLLARS if price is None else price.scale,
-            priced,
+            bill.cost,
+            bill.scale,
+            bill.priced,
             charged,
             0 if price is None else price.id,
             call.snapshot.revision,
@@ -316,7 +328,7 @@ class Books:
             request_id,
             dict(usage.others) if usage.others else None,
             usage.service_tier,
-            doubt,
+            bill.doubt,
         )
         try:  # noqa: SIM105 - a context manager costs each request 0.2 µs
             self._journal.append(record, price)

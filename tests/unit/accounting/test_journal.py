@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 
 from fakes.settlements import PRICE, intent_of, settlement
 from tollway.accounting import journal as module
-from tollway.accounting.journal import (
-    SUFFIX,
-    Chunk,
-    Journal,
-    JournalFull,
-    is_abandoned,
-    left_in_order,
-    read_frames,
-    read_records,
-    skip_records,
-)
+from tollway.accounting.frames import read_frames
+from tollway.accounting.journal import SUFFIX, Journal, JournalFull
+from tollway.accounting.journal_reader import Chunk, is_abandoned, left_in_order, read_records, skip_records
 from tollway.accounting.records import Checkpoint, Finished, PriceCard, Record, Settlement
 from tollway.domain.prices import rates_json
 

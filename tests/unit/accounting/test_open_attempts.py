@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from fakes.settlements import PRICE, intent_of, settlement
 from tollway.accounting import journal as module
-from tollway.accounting.journal import Journal, left_in_order, read_records
+from tollway.accounting.journal import Journal
+from tollway.accounting.journal_reader import left_in_order, read_records
 from tollway.accounting.open_attempts import LOST, OpenAttempts, lost_attempts
-from tollway.accounting.records import Checkpoint, Finished, PriceCard, Settlement
+from tollway.accounting.records import Checkpoint, Finished, PriceCard, Record, Settlement
 from tollway.domain.prices import Rate, price_of, rates_json
 from tollway.domain.usage import Bucket
 
@@ -25,7 +26,7 @@ CARD = PriceCard(PRICE.id, rates_json(PRICE.rates).decode())
 Name = tuple[str, int, float]
 
 
-def came_to(*records: module.Record) -> list[Settlement]:
+def came_to(*records: Record) -> list[Settlement]:
     found = OpenAttempts()
     found.follow(records)
     return found.settlements()
@@ -58,7 +59,7 @@ def test_what_a_provider_has_told_goes_before_estimates() -> None:
 
 
 @pytest.mark.parametrize("end", [settlement(call_id="req_a"), Finished("another.journal")])
-def test_what_has_ended_or_goes_on_elsewhere_is_not_lost(end: module.Record) -> None:
+def test_what_has_ended_or_goes_on_elsewhere_is_not_lost(end: Record) -> None:
     assert came_to(CARD, SENT, checkpoint(10), end) == []
 
 

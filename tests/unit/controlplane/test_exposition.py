@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fakes.usages import told
 from tollway.accounting.posting import PostingFigures
 from tollway.controlplane.metrics import Exposition, Reports
-from tollway.domain.usage import told
 from tollway.observe.metrics import FAMILIES, Gauges, Metrics, WorkerReport
 
 USAGE = told(input_tokens=10, output_tokens=5)

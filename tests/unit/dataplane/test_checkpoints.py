@@ -12,7 +12,7 @@ import pytest
 from fakes.client import chat_body, request_bytes
 from fakes.freed import peer
 from fakes.worker import MODEL, running_worker
-from tollway.accounting.journal import read_records
+from tollway.accounting.journal_reader import read_records
 from tollway.accounting.records import Checkpoint, Intent
 from tollway.dataplane import reporting
 

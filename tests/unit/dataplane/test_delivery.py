@@ -9,7 +9,9 @@ import pytest
 
 from fakes.settlements import intent_of, settlement
 from tollway.accounting import journal as module
-from tollway.accounting.journal import Journal, JournalFull, read_frames
+from tollway.accounting.frames import read_frames
+from tollway.accounting.journal import Journal, JournalFull
+from tollway.accounting.journal_reader import read_records
 from tollway.accounting.records import Record
 from tollway.dataplane import delivery as delivery_module
 from tollway.dataplane.delivery import PROBE_S, Delivery
@@ -103,7 +105,7 @@ async def test_what_was_not_delivered_goes_to_the_disk_when_that_has_room(place:
     place.full = False
     assert place.journal.retry() and not place.delivery.failing
     (path,) = place.journal.directory.iterdir()
-    assert module.read_records(path, 0, abandoned=False).records == [record]
+    assert read_records(path, 0, abandoned=False).records == [record]
 
 
 async def test_calls_that_ask_at_the_same_time_ask_once(place: Place) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import tollway
+from fakes.usages import told
 from tollway.dataplane.books import _ENDINGS, OUTCOMES
 from tollway.dataplane.calls import Cut
 from tollway.domain import endings
@@ -33,7 +34,6 @@ from tollway.domain.refusals import (
     TooLarge,
     TooManyAtOnce,
 )
-from tollway.domain.usage import told
 from tollway.observe.metrics import FAMILIES, MAX_SERIES, REFUSALS, STATUSES, Gauges, Metrics
 from tollway.routing.retry import Step, decide
 from tollway.wire.openai_errors import to_http

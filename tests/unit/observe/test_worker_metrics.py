@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tollway.domain.usage import told
+from fakes.usages import told
 from tollway.observe import metrics
 from tollway.observe.metrics import DURATION_BUCKETS_S, FAMILIES, Gauges, Labels, Metrics, WorkerReport
 

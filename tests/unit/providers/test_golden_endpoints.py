@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from openai.types import Completion, CreateEmbeddingResponse, ModerationCreateResponse
 
+from fakes.usages import told
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.refusals import BadRequest
-from tollway.domain.usage import told
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.openai_completions import OpenAICompletions
 from tollway.providers.quirks import Quirks

@@ -8,8 +8,8 @@ import pytest
 from golden import CHAT, call, cases
 from openai.types.chat import ChatCompletion
 
+from fakes.usages import told
 from tollway.domain.failures import FailureKind, UpstreamFailure
-from tollway.domain.usage import told
 from tollway.providers.base import ChatResult
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from golden import asked, call, sections, streams, with_ids
 
-from tollway.domain.usage import told
+from fakes.usages import told
 from tollway.providers.base import StreamDecoder
 from tollway.providers.table import adapters
 

@@ -9,8 +9,8 @@ from golden import asked
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.usages import told
 from tollway.domain.failures import UpstreamFailure
-from tollway.domain.usage import told
 from tollway.providers.base import ChatResult, UpstreamRequest
 from tollway.providers.mistral.embeddings import MAX_BYTES, MAX_INPUTS, MistralEmbeddings
 from tollway.providers.openai_endpoints import OpenAIEmbeddings

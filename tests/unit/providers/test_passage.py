@@ -5,8 +5,8 @@ import json
 import pytest
 from msgspec.structs import replace
 
+from fakes.usages import told
 from tollway.domain.failures import FailureKind
-from tollway.domain.usage import told
 from tollway.providers.passage import MAX_CLEANED, MAX_TEXTS, ErrorCleaner, PassageStream, judge
 
 EVENTS = b"text/event-stream"

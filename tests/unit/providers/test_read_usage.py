@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollway.domain.usage import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket, Usage, told
+from fakes.usages import told
+from tollway.domain.usage import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket, Usage
 from tollway.providers.usage import read_input_usage, read_relayed_usage, read_usage, tells_cached
 from tollway.providers.usage_rule import MAX_TOKENS, second_reading
 from tollway.wire.json import UNSET, Raw

@@ -6,7 +6,8 @@ import pytest
 from golden import CHAT, asked, call
 from msgspec.structs import replace
 
-from tollway.domain.usage import Usage, told
+from fakes.usages import told
+from tollway.domain.usage import Usage
 from tollway.providers.base import ChatResult
 from tollway.providers.service_tier import with_tier
 from tollway.providers.table import adapters

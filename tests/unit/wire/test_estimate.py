@@ -1,6 +1,7 @@
 """What stands for a count that a provider told as nothing, where that cannot be."""
 
-from tollway.domain.usage import Bucket, Usage, told
+from fakes.usages import told
+from tollway.domain.usage import Bucket, Usage
 from tollway.wire.estimate import with_estimates
 
 
