@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MISSING = """
-SELECT DISTINCT m.provider, COALESCE(m.upstream_name, m.name) AS model
+SELECT m.provider, COALESCE(m.upstream_name, m.name) AS model,
+    bool_or((m.input_cost_per_1k IS NULL OR m.output_cost_per_1k IS NULL)
+        AND NOT EXISTS (SELECT FROM tollway.prices p WHERE p.model = m.name)) AS needs_it
 FROM tollway.models m
 LEFT JOIN tollway.builtin_prices b ON b.provider = m.provider AND b.model = COALESCE(m.upstream_name, m.name)
 WHERE b.periods_version IS DISTINCT FROM $1
+GROUP BY 1, 2
 """
 _STORE = """
 INSERT INTO tollway.builtin_prices (provider, model, periods, periods_version) VALUES ($1, $2, $3, $4)
@@ -197,7 +200,8 @@ async def resolve_missing(connection: asyncpg.Connection) -> int:
         for name, periods in zip(names, listed, strict=True)
     ]
     await connection.executemany(_STORE, rows)
-    unknown = [f"{provider}/{model}" for (provider, model), periods in zip(names, listed, strict=True) if not periods]
+    needed = [bool(row["needs_it"]) and not periods for row, periods in zip(missing, listed, strict=True)]
+    unknown = [f"{provider}/{model}" for (provider, model), needs_it in zip(names, needed, strict=True) if needs_it]
     if unknown:
         # No warning: a fresh database has such models, and what calls of theirs come to is counted.
         _log.info("the built-in list knows no price of %s", ", ".join(unknown))

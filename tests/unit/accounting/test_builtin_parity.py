@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Decimal, DefaultContext, localcontext
 
 import pytest
 from genai_prices import types
@@ -103,8 +103,9 @@ def as_the_list_counts(usage: Usage) -> types.Usage:
 
 def theirs(provider: types.Provider, model: types.ModelInfo, usage: Usage, moment: datetime) -> Decimal:
     context = {"service_tier": usage.service_tier} if usage.service_tier else None
-    counts = as_the_list_counts(usage)
-    return model.calc_price(counts, provider, genai_request_timestamp=moment, price_context=context).total_price
+    with localcontext(DefaultContext):  # whatever other tests have made of the one in force
+        counts = as_the_list_counts(usage)
+        return model.calc_price(counts, provider, genai_request_timestamp=moment, price_context=context).total_price
 
 
 def ours(tariff: Tariff | None, usage: Usage, moment: datetime) -> Decimal:
