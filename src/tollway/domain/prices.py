@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tollway.domain.doubts import joined
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.usage import FALLS_BACK, Bucket, Usage
 
@@ -118,28 +119,34 @@ class Price(msgspec.Struct, frozen=True):
 
     def bill(self, usage: Usage) -> tuple[int, str]:
         """The exact cost, and why it is in doubt, if it is."""
-        band, tier, others, doubt = self.base, usage.service_tier, usage.others, usage.doubt
-        if tier or others or usage.input + usage.cache_read > self.base_up_to:
-            band = self.band(usage)
+        base = self.base
+        if (
+            base.whole
+            and not usage.others
+            and not usage.service_tier
+            and usage.input + usage.cache_read <= self.base_up_to
+        ):  # nearly all there are
+            cost = usage.input * base.input + usage.cache_read * base.cache_read
+            return cost + usage.output * base.output + usage.reasoning * base.reasoning, usage.doubt
+        return self._bill_by_conditions(usage)
+
+    def _bill_by_conditions(self, usage: Usage) -> tuple[int, str]:
+        band, tier, doubts = self.band(usage), usage.service_tier, [usage.doubt]
         if band.whole:
             cost = usage.input * band.input + usage.cache_read * band.cache_read
             cost += usage.output * band.output + usage.reasoning * band.reasoning
-            unpriced = False
-            for bucket, count in others.items() if others else ():
-                billed = band.rates.get(bucket)
-                if billed is None:
-                    unpriced = True
-                else:
-                    cost += billed.cost(count)
+            rates = band.rates
+            cost += sum([rates[bucket].cost(count) for bucket, count in usage.others.items() if bucket in rates])
+            unpriced = not usage.others.keys() <= rates.keys()
         else:
             amounts = self.amounts(usage)
-            cost = sum(amount.cost for amount in amounts)
+            cost = sum([amount.cost for amount in amounts])
             unpriced = any(amount.rate is None for amount in amounts)
         if tier and tier not in self.tiers:
-            doubt = f"{doubt},{UNPRICED_TIER}" if doubt else UNPRICED_TIER
+            doubts.append(UNPRICED_TIER)
         if unpriced:
-            doubt = f"{doubt},{UNPRICED_BUCKET}" if doubt else UNPRICED_BUCKET
-        return cost, doubt
+            doubts.append(UNPRICED_BUCKET)
+        return cost, joined(*doubts)
 
     def amounts(self, usage: Usage) -> list[Amount]:
         """The lines of the bill: every bucket that was used, and the fee for the call, if there is one."""

@@ -123,7 +123,8 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def total_tokens(self) -> int:
         """What counts against a limit of tokens."""
-        return self.input_tokens + self.output_tokens
+        tokens = self.input + self.cache_read + self.output + self.reasoning
+        return tokens + _sum(self.others, INPUT_BUCKETS | OUTPUT_BUCKETS) if self.others else tokens
 
 
 _CACHED = frozenset({Bucket.CACHE_READ_AUDIO, Bucket.CACHE_READ_IMAGE, Bucket.CACHE_READ_VIDEO})
