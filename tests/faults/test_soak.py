@@ -47,7 +47,7 @@ def journal_bytes(home: Path) -> int:
 async def test_nothing_grows_under_mixed_load(start_gateway: StartGateway) -> None:
     gateway = start_gateway()
     tenant = await new_tenant(gateway)
-    load = MixedLoad(tenant, seed=1)
+    load = MixedLoad(tenant, seed=1, clients=8, pace_s=0.05)
     samples: list[dict[str, Sample]] = []
     async with load.running():
         await asyncio.sleep(_SECONDS * _WARM_UP)
