@@ -12,6 +12,7 @@ POOL = "the sweep of the client's pool: first byte, silence, deadline of the cal
 DIAL = "the time for connecting, in Dialer.dial"
 DISK = "a local disk, as every write of the journal"
 SLEEP = "it says itself how long"
+DELIVERY = "the deadline of dataplane.reporting.deliver"
 OUR_OWN = "waits for work, and is cancelled at the end of the process"
 
 WAITS = {
@@ -37,7 +38,10 @@ WAITS = {
     "dataplane.passage._send: open_answer": POOL,
     "dataplane.books.Books.rescue: asyncio.to_thread": DISK,
     "dataplane.books.Books.sync: asyncio.to_thread": DISK,
+    "dataplane.delivery.Delivery.deliver: asyncio.wait": DELIVERY,
+    "dataplane.delivery.Delivery.finish: asyncio.wait": "FINISH_S, and then a cancelled task that awaits nothing more",
     "dataplane.delivery.Delivery.run: asyncio.sleep": SLEEP,
+    "dataplane.delivery.Delivery.works: asyncio.wait": "the deadline of the call, and DELIVERY",
     "dataplane.offload.Offload.run: job.result": "bounded work, in turn: wire/structure.py",
     "dataplane.passage_request._read_form: anext": "as Connection.more",
     "dataplane.reporting.keep_house: asyncio.sleep": SLEEP,

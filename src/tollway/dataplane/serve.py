@@ -222,7 +222,7 @@ async def answer(world: World, call: Call) -> Refusal | None:
         if isinstance(prepared, Prepared):
             attempt = Attempt(call, prepared, deadline, world.now(), cast(Price | None, price))
             del prepared  # of a stream nobody keeps the request, which is sent
-            if not (world.books.intend(attempt) or await world.delivery.works()):
+            if not (world.books.intend(attempt) or await world.delivery.works(deadline)):
                 return CannotAccount()
             call.attempts += 1
             call.open = attempt
