@@ -82,10 +82,15 @@ def _price(rates: str) -> Price | None:
 
 
 def _estimated(intent: Intent, seen: Checkpoint | None, price: Price | None) -> Settlement:
-    usage = seen.usage if seen is not None else None
+    usage = told = seen.usage if seen is not None else None
     if usage is None:
-        usage = Usage(intent.prompt_tokens, seen.output_tokens if seen is not None else 0, measured=False)
+        has_come = seen.output_tokens if seen is not None and intent.priced else 0
+        usage = Usage(intent.prompt_tokens, has_come, measured=False)
     cost, doubt = price.bill(usage) if price is not None else (0, usage.doubt)
+    if price is None:
+        priced = intent.priced and not usage.total_tokens
+    else:
+        priced = intent.priced or told is not None
     where = "before the provider's answer began" if seen is None else "in the middle of the provider's answer"
     return Settlement(
         call_id=intent.call_id,
@@ -108,7 +113,7 @@ def _estimated(intent: Intent, seen: Checkpoint | None, price: Price | None) -> 
         reasoning=usage.reasoning,
         cost=cost,
         scale=PICODOLLARS if price is None else price.scale,
-        priced=intent.priced and (price is not None or not usage.total_tokens),
+        priced=priced,
         charged=True,
         price_id=intent.price_id,
         revision=intent.revision,

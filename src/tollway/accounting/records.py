@@ -100,7 +100,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="so
     status: int
     first_byte_ms: float | None
     output_tokens: int
-    """By estimate, of what has come."""
+    """By estimate, of what has come; 0 where tokens are not what is billed."""
     told: tuple[int, int, int, int] | None = None
     """Input, cache read, output, reasoning, where the provider has told them before its end."""
     others: dict[str, int] | None = None

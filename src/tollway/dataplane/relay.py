@@ -16,6 +16,7 @@ from tollway.dataplane.calls import Attempt, Cut
 from tollway.dataplane.failures import failure_of, fit_to_tell
 from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.world import World
+from tollway.domain.asked import NoUsage
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.http1.answer import StreamedResponse
 from tollway.http1.errors import UpstreamError
@@ -134,6 +135,7 @@ class Relay:
             return None
         self._noted_bytes = decoder.content_bytes
         usage = decoder.usage
+        by_text = attempt.call.operation.no_usage is NoUsage.ESTIMATE
         seconds = attempt.first_byte_at - attempt.started
         return Checkpoint(
             attempt.call.id,
@@ -141,7 +143,7 @@ class Relay:
             attempt.started_unix + self._world.now() - attempt.started,
             attempt.status,
             seconds * 1000,
-            output_tokens_estimate(decoder.content_bytes),
+            output_tokens_estimate(decoder.content_bytes) if by_text else 0,
             None if usage is None else (usage.input, usage.cache_read, usage.output, usage.reasoning),
             dict(usage.others) if usage is not None and usage.others else None,
             usage.service_tier if usage is not None else "",

@@ -77,6 +77,16 @@ def test_what_is_not_billed_by_tokens_is_free_or_unpriced() -> None:
     assert [(lost.priced, lost.cost) for lost in came_to(free, unpriced)] == [(True, 0), (False, 0)]
 
 
+@pytest.mark.parametrize(("told", "counts"), [(None, (0, 0, 0)), ((70, 0, 5, 0), (70, 5, 80_000_000))])
+def test_what_came_of_pictures_is_billed_by_what_the_provider_told_and_never_by_its_bytes(
+    told: tuple[int, int, int, int] | None, counts: tuple[int, int, int]
+) -> None:
+    intent = msgspec.structs.replace(SENT, operation="images/generations", prompt_tokens=0, priced=False)
+    (lost,) = came_to(CARD, intent, checkpoint(2500, told))
+    cost = Decimal(lost.cost).scaleb(12 - lost.scale)
+    assert (lost.input, lost.output, cost, lost.priced) == (*counts, told is not None)
+
+
 def test_an_estimate_by_the_fallback_price_says_so() -> None:
     intent = msgspec.structs.replace(SENT, doubt="fallback_price")
     (lost,) = came_to(CARD, intent)

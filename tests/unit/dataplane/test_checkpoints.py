@@ -54,6 +54,24 @@ async def test_a_stream_is_noted_when_it_has_grown(tmp_path: Path, answer: bytes
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/responses/input_tokens"])
+async def test_of_what_is_not_billed_by_tokens_none_are_noted(tmp_path: Path, path: str) -> None:
+    said = event(type="response.output_text.delta", delta="x" * 400)
+    async with (
+        peer(HEAD + said) as provider,
+        running_worker(tmp_path, f"http://127.0.0.1:{provider.port}/v1") as worker,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.client.port)
+        writer.write(request_bytes("POST", path, {"model": MODEL, "prompt": "A cat", "stream": True}, worker.key))
+        await reader.readuntil(b"xx")
+        (relay,) = worker.world.relays
+        noted = relay.checkpoint()
+        assert noted is not None and (noted.output_tokens, noted.told) == (0, None)
+        writer.transport.abort()
+        while worker.world.relays:
+            await asyncio.sleep(0.001)
+
+
 async def test_many_streams_are_noted_over_many_turns_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "CHECKPOINT_S", 0)
     noted: list[int] = []
