@@ -5,7 +5,8 @@ awaited is set by the tests: either so long that nothing but an event ends it, o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -43,9 +44,10 @@ from fakes.upstream import (
 )
 from fakes.worker import MODEL, Worker, running_worker, until
 from tollway.accounting.records import Settlement
-from tollway.dataplane import relay, serve
+from tollway.dataplane import attempts, passage, relay, serve
 from tollway.dataplane.reporting import cut_revoked
 from tollway.domain.money import format_dollars
+from tollway.providers.passage import PassageStream
 
 PRICES = {"input_cost": Decimal("0.00015"), "output_cost": Decimal("0.0006")}
 """In US dollars per 1,000 tokens: gpt-4o-mini's."""
@@ -275,6 +277,90 @@ async def test_a_response_that_tells_no_usage_in_time_is_no_failure_of_its_provi
         entry = await on.settled()
         assert (entry.outcome, entry.state, entry.usage.output_tokens) == ("client_gone", "partial", 1)
         assert not list(on.worker.world.health.states(on.worker.world.now()))
+
+
+# What is wholly here is read first
+
+
+class Held:
+    """A thread's work that stands still until the test goes on."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.goes_on = threading.Event()
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def held(*arguments: Any) -> Any:
+            result = work(*arguments)
+            if threading.current_thread() is not threading.main_thread():
+                self.begun.set()
+                assert self.goes_on.wait(PATIENCE_S)
+            return result
+
+        return held
+
+
+async def test_a_large_answer_that_is_here_is_billed_by_what_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    monkeypatch.setattr(attempts, "_decode_large", held.around(attempts._decode_large))
+    async with scene(tmp_path, openai_reply("x" * 200_000, LARGE)) as on:
+        async with on.asked(stream=False):
+            await until(held.begun.is_set)
+        held.goes_on.set()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, cost(entry)) == ("client_gone", "exact", LARGE_COSTS)
+
+
+async def test_a_large_response_that_nobody_counted_is_billed_by_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    monkeypatch.setattr(passage, "text_bytes", held.around(passage.text_bytes))
+    body = msgspec.json.encode({"id": "resp_1", "output": [{"content": [{"text": "y" * 100_000}]}]})
+    async with scene(tmp_path, raw(head(200, {**JSON, "content-length": str(len(body))}) + body)) as on:
+        async with on.asked("/v1/responses", input="Hello", stream=False):
+            await until(held.begun.is_set)
+        held.goes_on.set()
+        entry = await on.settled()
+        assert (entry.outcome, entry.usage.output_tokens) == ("client_gone", 25_000)
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+async def test_a_large_last_event_that_is_here_is_billed_by_what_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relayed: bool
+) -> None:
+    held, gate = Held(), Gate()
+    monkeypatch.setattr(PassageStream, "feed", held.around(PassageStream.feed))
+    usage = {"input_tokens": 1000, "output_tokens": 5000}
+    last = said("completed", response={"output": ["y" * 100_000], "usage": usage})
+    begun = [CREATED, DELTA, gate] if relayed else [CREATED, DELTA]
+    async with scene(tmp_path, raw(STREAM_HEAD, *begun, last, LAST_CHUNK)) as on:
+        async with on.asked("/v1/responses", input="Hello"):
+            if relayed:
+                await on.is_relayed()
+                gate.open()
+            await until(held.begun.is_set)
+            await until(lambda: on.worker.world.client.idle_connections == 1)  # all of it is here
+        held.goes_on.set()
+        entry = await on.settled()
+        assert (entry.outcome, entry.state, cost(entry)) == ("client_gone", "exact", LARGE_COSTS)
+
+
+async def test_a_large_event_in_the_middle_does_not_keep_a_provider_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    monkeypatch.setattr(PassageStream, "feed", held.around(PassageStream.feed))
+    large = said("output_text.delta", delta="y" * 100_000)
+    async with scene(tmp_path, raw(STREAM_HEAD, CREATED, DELTA, large, HANG)) as on:
+        async with on.asked("/v1/responses", input="Hello"):
+            await until(held.begun.is_set)
+        held.goes_on.set()
+        await on.provider.hang_ups.reaches(1)
+        entry = await on.settled()
+        assert (entry.outcome, entry.state) == ("client_gone", "partial")
 
 
 # Nothing was to be seen

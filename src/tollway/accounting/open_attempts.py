@@ -87,10 +87,8 @@ def _estimated(intent: Intent, seen: Checkpoint | None, price: Price | None) -> 
         has_come = seen.output_tokens if seen is not None and intent.priced else 0
         usage = Usage(intent.prompt_tokens, has_come, measured=False)
     cost, doubt = price.bill(usage) if price is not None else (0, usage.doubt)
-    if price is None:
-        priced = intent.priced and not usage.total_tokens
-    else:
-        priced = intent.priced or told is not None
+    can_be_priced = intent.priced or told is not None
+    priced = can_be_priced if price is not None else intent.priced and not usage.total_tokens
     where = "before the provider's answer began" if seen is None else "in the middle of the provider's answer"
     return Settlement(
         call_id=intent.call_id,

@@ -5,12 +5,12 @@ a byte of a stream has gone out there is no other attempt (``relay.py``).
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
 from tollway.dataplane.answers import reply_head, stream_head
 from tollway.dataplane.books import INTERNAL_ERROR
-from tollway.dataplane.calls import Attempt, Call, Prepared
+from tollway.dataplane.calls import Attempt, Call, Prepared, reading_on
 from tollway.dataplane.failures import dated, failure_of
 from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.relay import Relay, begun_bytes
@@ -112,9 +112,10 @@ async def _fetch(world: World, attempt: Attempt, message: bytes) -> ChatResult |
     headers = reply.headers if is_good(reply.status) else dated_headers(world, attempt, reply.headers)
     if reply.received <= AT_ONCE_BYTES:
         return attempt.adapter.decode(reply.status, headers, reply.body, attempt.call.asked)
-    return await world.offload.run(
-        attempt.call.grant.id, _decode_large, attempt.adapter, headers, reply, attempt.call.asked
-    )
+    with reading_on(attempt.call.request):
+        return await world.offload.run(
+            attempt.call.grant.id, _decode_large, attempt.adapter, headers, reply, attempt.call.asked
+        )
 
 
 def _decode_large(
@@ -127,7 +128,10 @@ def _decode_large(
 async def _fetch_further(world: World, attempt: Attempt, first: ChatResult) -> ChatResult | UpstreamFailure:
     """Send what did not fit into the first request, one after the other, and join the answers."""
     results = [first]
+    request = attempt.call.request
     for message in attempt.further:
+        if request.closed and request.on_gone is None:
+            break  # nobody waits for the rest, and it need not be paid
         result = await _fetch(world, attempt, message)
         if isinstance(result, UpstreamFailure):
             return result
@@ -189,19 +193,29 @@ def dated_headers(world: World, attempt: Attempt, headers: Mapping[bytes, bytes]
 
 async def first_event(world: World, attempt: Attempt, response: StreamedResponse, decoder: StreamDecoder) -> bytes:
     """Read until the first event is judged; what may go to the client, if ``decoder.failure`` is still None."""
-    held, key_id = b"", attempt.call.grant.id
+    held = b""
     taken = begun = 0
     while not decoder.started and decoder.failure is None:
         piece = await response.read()
         if not piece:  # what is large here is a whole answer in place of a stream
             if taken <= AT_ONCE_BYTES:
                 return held + decoder.close()
-            return held + await world.offload.run(key_id, decoder.close)
+            return held + await _beside(world, attempt, decoder.close)
         taken += len(piece)
         large, begun = max(begun, len(piece)) > AT_ONCE_BYTES, begun_bytes(begun, piece)
         response.keeps(len(held) + begun)
-        held += await world.offload.run(key_id, decoder.feed, piece) if large else decoder.feed(piece)
+        held += await _beside(world, attempt, decoder.feed, piece) if large else decoder.feed(piece)
     return held
+
+
+async def _beside(world: World, attempt: Attempt, work: Callable[..., bytes], *arguments: bytes) -> bytes:
+    """Work on what is here. A client that hung up meanwhile has left afterwards: the relay still sends what came."""
+    call = attempt.call
+    with reading_on(call.request):
+        frames = await world.offload.run(call.grant.id, work, *arguments)
+    if call.request.closed and call.request.on_gone is None:
+        world.calls[call].cancel()
+    return frames
 
 
 async def error_body(response: StreamedResponse) -> bytes:

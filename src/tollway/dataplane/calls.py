@@ -1,7 +1,8 @@
 """One client request from its admission to its settlement, and its attempts at providers."""
 
+import contextlib
 import enum
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tollway.admission.allowances import Hold
@@ -185,6 +186,16 @@ class Attempt:
         self.answer = answer
         if self.upstream.target.drain:
             self.call.request.on_gone = _read_on
+
+
+@contextlib.contextmanager
+def reading_on(request: Request) -> Iterator[None]:
+    """Within, a client that hangs up ends nothing: what it is billed by is here, and is being read."""
+    on_gone, request.on_gone = request.on_gone, _read_on
+    try:
+        yield
+    finally:
+        request.on_gone = on_gone
 
 
 def _read_on() -> None:

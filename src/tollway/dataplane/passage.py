@@ -12,7 +12,7 @@ import functools
 from tollway.dataplane.answers import passed_head
 from tollway.dataplane.attempts import dated_headers, error_body, first_event, not_offered, open_answer
 from tollway.dataplane.books import CLIENT_FAILED, INTERNAL_ERROR
-from tollway.dataplane.calls import Attempt, Call, Operation, Prepared, Way
+from tollway.dataplane.calls import Attempt, Call, Operation, Prepared, Way, reading_on
 from tollway.dataplane.failures import failure_of, fit_to_tell
 from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.passage_request import Passage, read_passage
@@ -208,7 +208,8 @@ def _is_unmetered(attempt: Attempt, decoder: PassageStream) -> bool:
 async def _text_bytes(world: World, attempt: Attempt, body: bytes) -> int:
     if len(body) <= AT_ONCE_BYTES:
         return text_bytes(body)
-    return await world.offload.run(attempt.call.grant.id, text_bytes, body)
+    with reading_on(attempt.call.request):
+        return await world.offload.run(attempt.call.grant.id, text_bytes, body)
 
 
 def _respond_without(world: World, attempt: Attempt, response: StreamedResponse, decoder: PassageStream) -> None:

@@ -12,7 +12,7 @@ import asyncio
 
 from tollway.accounting.records import Checkpoint
 from tollway.dataplane.books import CLIENT_GONE, INTERNAL_ERROR
-from tollway.dataplane.calls import Attempt, Cut
+from tollway.dataplane.calls import Attempt, Cut, reading_on
 from tollway.dataplane.failures import failure_of, fit_to_tell
 from tollway.dataplane.offload import AT_ONCE_BYTES
 from tollway.dataplane.world import World
@@ -223,14 +223,27 @@ class Relay:
         return not piece.startswith(b":")
 
     async def _feed_beside(self) -> None:
-        """The pieces of a large event, or of many events, in turn and beside the event loop, while they are large."""
-        key_id = self._attempt.call.grant.id
-        while piece := await self._response.read():
-            for start in range(0, len(piece), AT_ONCE_BYTES):
-                part = piece[start : start + AT_ONCE_BYTES]
-                self._pass_on(part, await self._world.offload.run(key_id, self._decoder.feed, part))
+        """The pieces of a large event, or of many events, in turn and beside the event loop, while they are large.
+
+        What is here is read before its client has left: it may say what is to be paid.
+        """
+        request, response = self._attempt.call.request, self._response
+        while piece := await response.read():
+            was_gone = request.closed
+            with reading_on(request):
+                await self._feed_parts(piece)
+                if request.closed and not was_gone and response.held:
+                    await self._feed_parts(await response.read())  # what has come meanwhile
+            if request.closed and not was_gone:
+                self._client_gone()
             if len(piece) <= AT_ONCE_BYTES and self._unfinished <= AT_ONCE_BYTES:
                 return
+
+    async def _feed_parts(self, piece: bytes) -> None:
+        key_id = self._attempt.call.grant.id
+        for start in range(0, len(piece), AT_ONCE_BYTES):
+            part = piece[start : start + AT_ONCE_BYTES]
+            self._pass_on(part, await self._world.offload.run(key_id, self._decoder.feed, part))
 
     def _pass_on(self, piece: bytes, frames: bytes) -> bool:
         self._note_unfinished(piece, frames)
