@@ -111,4 +111,8 @@ def _encodable(value: object) -> object:
         return str(value)
     if isinstance(value, str):
         return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(count) for name, count in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_encodable, value))
     return value

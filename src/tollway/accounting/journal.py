@@ -30,6 +30,9 @@ from tollway.domain.prices import Price
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """A full file is left to the poster, which removes it when it is posted."""
 
+NEXT_TRY_BYTES = 1024 * 1024
+"""Where the next file cannot be begun, the full one takes so much more before that is tried again."""
+
 MAX_WAITING = 10_000
 """Records kept in memory while the disk is full; beyond it the oldest are given up."""
 
@@ -239,7 +242,7 @@ class Journal:
             self._so_far.pop(key, None)
 
     def _append(self, frame: bytes, price: Price | None) -> None:
-        if self._size >= self._max_file_bytes:
+        if self._size >= self._full_at:
             self._rotate()
         if price is None or price.id in self._cards:
             self._write(frame)
@@ -261,6 +264,7 @@ class Journal:
         self.bytes_written += size
 
     def _rotate(self) -> None:
+        self._full_at = self._size + NEXT_TRY_BYTES  # what is under way is written anew at each try
         with contextlib.suppress(OSError):  # no descriptor, no inode, no room: the old file goes on
             fresh, old = self._create(), self._file
             try:
@@ -293,6 +297,7 @@ class Journal:
 
     def _go_on_in(self, fresh: _Fresh) -> None:
         self._file, self._path, self._size, self._cards = fresh
+        self._full_at = self._max_file_bytes
         self.bytes_written += fresh.size
 
     def _noted_anew(self) -> tuple[bytes, dict[int, Price]]:

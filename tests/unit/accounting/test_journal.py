@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fakes.settlements import PRICE, intent_of, settlement
 from tollway.accounting import journal as module
-from tollway.accounting.frames import read_frames
+from tollway.accounting.frames import framed, read_frames
 from tollway.accounting.journal import SUFFIX, Journal, JournalFull
 from tollway.accounting.journal_reader import Chunk, is_abandoned, left_in_order, read_records, skip_records
 from tollway.accounting.records import Checkpoint, Finished, PriceCard, Record, Settlement
@@ -82,6 +82,7 @@ def test_a_record_can_be_read_as_soon_as_append_returns(journal: Journal, tmp_pa
         {"cost": 10**40, "scale": 35},
         {"cost": -(10**40)},
         {"input": 2**63, "output": 2**64 - 1},
+        {"others": {"images": 2**64, "audio_input": 3}},
         {"model": "nul \x00, and U+2028 \u2028"},
     ],
 )
@@ -91,6 +92,11 @@ def test_numbers_of_any_size_and_odd_texts_survive(
     record = settlement(**changes)
     journal.append(record)
     assert read(tmp_path).records == [record]
+
+
+def test_counts_of_any_size_survive_in_what_is_noted_of_a_stream() -> None:
+    noted = Checkpoint("req_a", 1, 0.0, 200, None, 5, (2**64, 0, 1, 2), {"images": 2**64})
+    assert read_frames(framed(noted)) == [noted]
 
 
 def test_lone_surrogates_are_replaced_and_the_money_is_kept(journal: Journal, tmp_path: Path) -> None:
@@ -205,16 +211,25 @@ def test_a_full_file_is_left_behind_and_the_next_one_begun(tmp_path: Path) -> No
 
 
 def test_where_no_new_file_can_be_made_the_full_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NEXT_TRY_BYTES", 1000)
     journal = Journal(tmp_path, 0.0, max_file_bytes=1)
+    tries = 0
 
     def no_descriptor(*arguments: object) -> int:
+        nonlocal tries
+        tries += 1
         raise OSError(errno.EMFILE, "too many open files")
 
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "open", no_descriptor)
-        for _ in range(3):
+        for _ in range(20):
             journal.append(settlement())
-    assert len(read(tmp_path).records) == 3
+    size = only_file(tmp_path).stat().st_size
+    assert len(read(tmp_path).records) == 20 and size > 2000
+    assert 1 < tries <= size // 1000 + 1, "not at each record"
+    for _ in range(20):
+        journal.append(settlement())
+    assert len(list(tmp_path.iterdir())) > 1, "it is tried again"
     journal.close()
 
 
