@@ -38,6 +38,7 @@ MAX_WAITING = 10_000
 
 SUFFIX = ".journal"
 
+_RESCUED = "rescued-"
 _COPY_BYTES = 1024 * 1024
 _ONLY_A_PART = "the disk took only a part"
 _PROBE = bytes(4096)  # a few records' worth, and no frame
@@ -68,6 +69,15 @@ class _Fresh(NamedTuple):
     cards: dict[int, Price]
 
 
+class _Left(NamedTuple):
+    """A file that was lost."""
+
+    file: int
+    name: str
+    last: bytes
+    """A record that ends it."""
+
+
 class Journal:
     """The journal of one worker process. But for what says so, its methods belong to the event loop's thread."""
 
@@ -82,7 +92,7 @@ class Journal:
         self._cards: dict[int, Price] = {}  # the prices whose rates stand in the file
         self.full = False
         """Whether the disk took no more the last time."""
-        self._left: list[tuple[int, bytes]] = []  # files that were lost and are not saved yet, and their last records
+        self._left: list[_Left] = []  # files that were lost and are not saved yet
         self._unforced: list[int] = []  # files that were left and may not be on the disk yet
         self._closing = threading.Lock()  # held by whoever closes a descriptor, or uses one beside the loop
         self._forced = -1  # of bytes_written, what the disk has for certain
@@ -207,7 +217,7 @@ class Journal:
         """Go on in a new file, and leave the one that was lost to :meth:`rescue`. Raises OSError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._create()
-        self._left.append((self._file, framed(Finished(fresh.path.name))))
+        self._left.append(_Left(self._file, self._path.name, framed(Finished(fresh.path.name))))
         self._go_on_in(fresh)
 
     def rescue(self) -> int:
@@ -218,10 +228,10 @@ class Journal:
         size = 0
         with self._closing:
             while self._left:
-                lost, last = self._left[0]
-                _write_whole(lost, last)
+                lost = self._left[0]
+                _write_whole(lost.file, lost.last)
                 size += _copy(lost, self.directory)
-                os.close(lost)
+                os.close(lost.file)
                 del self._left[0]
         return size
 
@@ -323,13 +333,18 @@ def _force_directory(directory: Path) -> None:
         os.close(opened)
 
 
-def _copy(lost: int, directory: Path) -> int:
+def rescued_from(name: str) -> str:
+    """The name of the journal that a rescued one repeats from its start; empty for any other journal."""
+    return name.split("-", 2)[2] if name.startswith(_RESCUED) and name.count("-") > 1 else ""
+
+
+def _copy(lost: _Left, directory: Path) -> int:
     """Copy a file that nobody finds, by its descriptor, into one that the poster finds."""
-    name = f"rescued-{os.getpid()}-{os.urandom(8).hex()}{SUFFIX}"
+    name = f"{_RESCUED}{os.urandom(8).hex()}-{lost.name}"
     hidden = directory / f".{name}"
     copied = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with open(lost, "rb", closefd=False) as source, open(copied, "wb") as copy:
+        with open(lost.file, "rb", closefd=False) as source, open(copied, "wb") as copy:
             source.seek(0)
             shutil.copyfileobj(source, copy, _COPY_BYTES)
             size = copy.tell()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from tollway.accounting.journal import SUFFIX
+from tollway.accounting.journal import SUFFIX, rescued_from
 from tollway.accounting.journal_reader import read_records, skip_records
 from tollway.accounting.posting import TAIL_INTERVAL_S
 from tollway.accounting.records import Settlement
@@ -30,6 +30,9 @@ MAX_LINES_PER_S = 500
 
 MAX_CALLS_HELD = 1000
 """Calls whose failed attempts are remembered until they have ended, for the one line that a person reads."""
+
+MAX_GONE = 100
+"""Journals that are gone, and not by the poster, of which it is remembered how far they were read."""
 
 _MARKS = ".logged"
 
@@ -172,7 +175,8 @@ class JournalFollower:
             names.add(path.name)
             while self._read_on(path):  # noqa: ASYNC110 - others have a turn between the pieces
                 await asyncio.sleep(0)
-        for name in self._positions.keys() - names:
+        gone = [name for name in self._positions if name not in names]
+        for name in gone[:-MAX_GONE]:
             del self._positions[name]
         self._mark()
 
@@ -184,9 +188,9 @@ class JournalFollower:
 
     def _read_on(self, path: Path) -> bool:
         """Take the next records; False where there are none."""
-        position = self._positions.get(path.name, 0)
         room = self._log.room()
         with contextlib.suppress(FileNotFoundError):
+            position = self._position(path)
             if room == 0:
                 count, following = skip_records(path, position)
                 if following > position:
@@ -203,6 +207,15 @@ class JournalFollower:
                     self._log.leave_out(len(settlements))
                 return True
         return False
+
+    def _position(self, path: Path) -> int:
+        """Where to read on. One that was rescued repeats a journal that is gone: where that one was left."""
+        position = self._positions.get(path.name)
+        if position is None:
+            position = self._positions.get(rescued_from(path.name), 0)
+            if position > path.stat().st_size:  # that one was cut
+                position = 0
+        return position
 
     def _marked(self) -> dict[str, int]:
         try:

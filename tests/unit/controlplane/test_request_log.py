@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -246,6 +247,57 @@ async def test_what_is_left_of_a_journal_is_handed_on_before_it_goes(tmp_path: P
     await follower.follow()
     assert told.ids == ["a-1", "a-2"]
     assert json.loads((tmp_path / ".logged").read_bytes()) == {}, "nothing is kept of journals that are gone"
+
+
+async def test_of_a_journal_that_was_rescued_only_what_is_new_is_handed_on(tmp_path: Path) -> None:
+    told = Told()
+    follower = JournalFollower(tmp_path, told)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    journal.append(settlement(call_id="a-1"))
+    await follower.follow()
+    (path,) = tmp_path.glob("*.journal")
+    path.unlink()
+    journal.append(settlement(call_id="a-2"))
+    await follower.follow()
+    journal.abandon()
+    journal.append(settlement(call_id="b-1"))
+    journal.rescue()
+    await follower.follow()
+    assert sorted(told.ids) == ["a-1", "a-2", "b-1"]
+    again = Told()
+    await JournalFollower(tmp_path, again).follow()
+    assert again.ids == []
+
+
+async def test_of_a_journal_that_was_cut_all_that_was_rescued_is_handed_on(tmp_path: Path) -> None:
+    told = Told()
+    follower = JournalFollower(tmp_path, told)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    for number in range(9):
+        journal.append(settlement(call_id=f"a-{number}"))
+    await follower.follow()
+    (path,) = tmp_path.glob("*.journal")
+    os.truncate(path, 0)
+    journal.append(settlement(call_id="a-9"))
+    journal.abandon()
+    journal.rescue()
+    await follower.follow()
+    assert told.ids == [f"a-{number}" for number in range(10)]
+
+
+async def test_journals_that_vanish_are_not_remembered_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tollway.controlplane.request_log.MAX_GONE", 2)
+    follower = JournalFollower(tmp_path, Told())
+    for number in range(5):
+        journal = Journal(tmp_path, float(number))
+        journal.append(settlement())
+        await follower.follow()
+        for path in tmp_path.glob("*.journal"):
+            path.unlink()
+        await follower.follow()
+    assert len(follower._positions) == 2
 
 
 async def test_a_torn_end_is_awaited_and_a_damaged_piece_passed(tmp_path: Path) -> None:
