@@ -29,14 +29,14 @@ INSERT INTO tollway.key_totals (key_id, total_cost, requests, input_tokens, outp
 """
 
 
-async def upgraded(connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def upgraded(connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, more: str = "") -> None:
     """A database of the release before with entries in it, brought to this one."""
     whole = module._script
     with monkeypatch.context() as patch:
         patch.setattr(module, "_script", lambda version: whole(version).partition("-- Running upgrade 0004 -> 0005")[0])
         patch.setattr(module, "head", lambda: "0004")
         await migrate(connection)
-    await connection.execute(BEFORE)
+    await connection.execute(BEFORE + more)
     await migrate(connection)
 
 
@@ -56,6 +56,27 @@ async def test_entries_move_and_totals_stay(empty_postgres_url: str, monkeypatch
         ]
         totals = await connection.fetch("SELECT * FROM tollway.key_totals ORDER BY key_id")
         assert [tuple(row)[:5] for row in totals] == [("key_1", 99, 3, 21, 13), ("key_2", 1, 1, 1, 1)]
+
+
+async def test_grants_and_views_of_people_stay(empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = """
+        CREATE ROLE "a reader";
+        GRANT SELECT ON tollway.ledger TO "a reader" WITH GRANT OPTION;
+        GRANT INSERT ON tollway.ledger TO PUBLIC;
+        GRANT UPDATE (cost, price_input) ON tollway.ledger TO "a reader";
+        CREATE VIEW public.spent AS SELECT sum(cost) AS cost FROM tollway.ledger;
+    """
+    async with connected(empty_postgres_url) as connection:
+        try:
+            await upgraded(connection, monkeypatch, mine)
+            may = "SELECT has_{}_privilege('a reader', 'tollway.ledger', {})"
+            assert await connection.fetchval(may.format("table", "'SELECT WITH GRANT OPTION, INSERT'"))
+            assert await connection.fetchval(may.format("column", "'cost', 'UPDATE'"))
+            assert not await connection.fetchval(may.format("column", "'state', 'UPDATE'"))
+            assert await connection.fetchval("SELECT cost FROM public.spent") == Decimal("0.75")
+            assert await connection.fetchval("SELECT sum(cost) FROM tollway.ledger") == Decimal("0.75")
+        finally:
+            await connection.execute('DROP OWNED BY "a reader"; DROP ROLE "a reader"')
 
 
 async def test_roll_ups_are_filled(empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ BAD = [
     [{**INPUT, "above": 5}],
     [{**INPUT, "minimum": -1}],
     [{**INPUT, "tier": 5}],
-    [{**INPUT, "tier": "x" * 101}],
+    *([{**INPUT, "tier": tier}] for tier in ("x" * 33, "PRIORITY", "default", "auto", "standard", "on_demand", "a b")),
     [{**INPUT, "colour": "red"}],
     [INPUT, INPUT],
     [INPUT, {**INPUT, "above": 5, "tier": "flex"}],
@@ -176,7 +176,12 @@ async def test_an_upgrade_takes_seeded_prices_away_and_leaves_edited_ones(
         """)
         await migrate(psql)
         rows = await psql.fetch("SELECT name FROM tollway.models WHERE input_cost_per_1k IS NOT NULL")
-        assert {row["name"] for row in rows} == {"gpt-5.5", "gpt-4o", "gpt-4.1", "gpt-4", "mine", "demo/echo"}
+        assert {row["name"] for row in rows} == {"gpt-4.1", "gpt-4", "mine", "demo/echo"}
+        rows = await psql.fetch("""
+            SELECT input_cost_per_1k, output_cost_per_1k, cached_input_cost_per_1k FROM tollway.models
+            WHERE name IN ('gpt-5.5', 'gpt-4o') ORDER BY name
+        """)
+        assert [tuple(row) for row in rows] == [(None, Decimal("0.02"), None), (None, None, Decimal("0.0006"))]
         given = set(await psql.fetchval("SELECT seeded_models FROM tollway.installation"))
         assert "gpt-5.5" in given and "whisper-1" not in given and len(given) == 48
 

@@ -4,7 +4,8 @@
    or for all that have none of their own.
 2. A bucket without a rate is billed by the rate of the bucket that it falls back to (``usage.FALLS_BACK``).
 3. The size of the prompt decides for the whole call: every token of it is billed at the rate of that size.
-4. The rates of a service tier replace a bucket's usual ones, with all their sizes.
+4. The rates of a service tier replace a bucket's usual ones, with all their sizes. Tokens that it has no rate for are
+   billed by the usual one, and the cost is in doubt.
 5. A line of a bill is exact wherever decimals can say it. What they cannot, such as a price per hour of a millisecond,
    is rounded half to even at :data:`DIGITS` significant digits; the sum of the lines is not rounded again.
 """
@@ -21,7 +22,16 @@ import msgspec
 
 from tollway.domain.doubts import joined
 from tollway.domain.money import PICODOLLARS
-from tollway.domain.usage import FALLS_BACK, Bucket, Usage
+from tollway.domain.usage import (
+    FALLS_BACK,
+    INPUT_BUCKETS,
+    OUTPUT_BUCKETS,
+    TIER,
+    TIERS_ARE,
+    USUAL_TIERS,
+    Bucket,
+    Usage,
+)
 
 PER_MILLION = 1_000_000
 MAX_RATES = 1000
@@ -30,13 +40,10 @@ MAX_USD = 1_000_000_000
 """Of one rate, and for how many of a bucket it may be."""
 MAX_DECIMALS = 1000
 """Of one rate."""
-MAX_TIER = 100
-"""Letters in the name of a service tier."""
-
 UNPRICED_BUCKET = "unpriced_bucket"
 """Doubt: something was used that the price has no rate for; it costs nothing here."""
 UNPRICED_TIER = "unpriced_tier"
-"""Doubt: the answer names a service tier that the price has no rates for; the usual ones were used."""
+"""Doubt: tokens of a service tier that the answer names and the price has no rate for; the usual one was used."""
 
 DIGITS = 28
 """Of a line that no decimal can say exactly; as many as Python's ``Decimal`` has, by which others reckon."""
@@ -142,7 +149,7 @@ class Price(msgspec.Struct, frozen=True):
             amounts = self.amounts(usage)
             cost = sum([amount.cost for amount in amounts])
             unpriced = any(amount.rate is None for amount in amounts)
-        if tier and tier not in self.tiers:
+        if tier and (tier not in self.tiers or _is_usual(band, usage)):
             doubts.append(UNPRICED_TIER)
         if unpriced:
             doubts.append(UNPRICED_BUCKET)
@@ -169,6 +176,13 @@ class Price(msgspec.Struct, frozen=True):
             return bands[0]
         size = usage.input_tokens
         return next(band for band in reversed(bands) if size > band.above or not band.above)
+
+
+def _is_usual(band: _Band, usage: Usage) -> bool:
+    """Whether tokens are billed by a rate that no service tier has."""
+    counts = zip(_COMMON, (usage.input, usage.cache_read, usage.output, usage.reasoning), strict=True)
+    used = {bucket for bucket, count in counts if count} | (usage.others.keys() & _TOKENS)
+    return any(not band.rates[bucket].rate.tier for bucket in used if bucket in band.rates)
 
 
 def _amount(bucket: str, count: int, billed: _Billed | None) -> Amount:
@@ -252,8 +266,8 @@ def _check(rate: Rate) -> None:
         raise ValueError(f"a price has at most {MAX_DECIMALS} decimals")
     if not 1 <= rate.per <= MAX_USD or rate.above < 0 or rate.minimum < 0:
         raise ValueError(f"a rate is for one or more, up to {MAX_USD}, and from zero on")
-    if len(rate.tier) > MAX_TIER:
-        raise ValueError(f"the name of a service tier has at most {MAX_TIER} letters")
+    if rate.tier and (rate.tier in USUAL_TIERS or not TIER.fullmatch(rate.tier)):
+        raise ValueError(f"no answer is billed by the service tier {rate.tier[:40]!r}: {TIERS_ARE}")
 
 
 def _scale_of(rate: Rate) -> int:
@@ -292,6 +306,7 @@ def _band(above: int, rates: Iterable[tuple[Rate, _Billed]]) -> _Band:
 
 
 _COMMON = (Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING)
+_TOKENS = INPUT_BUCKETS | OUTPUT_BUCKETS
 
 
 def _is_plain(billed: _Billed) -> bool:

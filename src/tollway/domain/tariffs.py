@@ -1,11 +1,11 @@
 """What a model costs and when: prices that take turns, by date and by the time of day.
 
 1. The price at a call's start is the one that the whole call is billed by.
-2. Of a model's rows of prices the last that holds then stands before the price columns of its own row, and these before
-   the built-in list.
+2. A model's rows of prices that hold then stand one before the other, the last first; behind them the price columns of
+   its own row, and behind these the built-in list.
 3. What is said before replaces the rates behind for the same thing: a rate without a service tier all of its bucket's,
    a rate with one those of that tier. All else holds as it is.
-4. What is set for tokens holds only where both directions have a price, whoever says it.
+4. What is set for tokens, or as a fee for each call, holds only where both directions have a usual price, whoever says it.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tollway.domain.prices import Price, Rate, price_of
+from tollway.domain.prices import MAX_RATES, Price, Rate, price_of
 from tollway.domain.usage import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket
 
 DAY_S = 86_400
@@ -103,10 +103,12 @@ def tariff_of(listed: Sequence[Period], costs: ColumnCosts = NO_COSTS, own: Sequ
     """The tariff of a model; None where at no time a price is known.
 
     ``listed`` is what the built-in list says, nothing if it does not know the model. Of ``own`` prices that hold at the
-    same time the last counts. Raises ValueError for what cannot be a price.
+    same time the last that names a bucket counts for it. Raises ValueError for what cannot be a price.
     """
     if len(own) > MAX_OWN_PRICES:
         raise ValueError(f"more than {MAX_OWN_PRICES} prices of its own")
+    if sum(len(one.rates) for one in own) > MAX_RATES:
+        raise ValueError(f"more than {MAX_RATES} rates in its own prices")
     for rates in (costs.rates, *(one.rates for one in own)):  # also those that never come into force
         if rates:
             price_of(rates)
@@ -133,19 +135,23 @@ def _periods(
 def _rates_at(listed: Iterable[Rate], costs: ColumnCosts, holding: Sequence[OwnPrice]) -> list[Rate]:
     own = set_here(costs, holding)
     rates = overlaid(own, listed)
-    buckets = {rate.bucket for rate in rates}
-    # Half a price is none: tokens of the other direction would be free.
-    if own and buckets & _TOKENS and not {Bucket.INPUT, Bucket.OUTPUT} <= buckets:
+    usual = {rate.bucket for rate in rates if not rate.tier}
+    # Half a price is none: tokens of the other direction, or of the usual service tier, would be free.
+    if own and any(rate.bucket in _WITH_TOKENS for rate in rates) and not {Bucket.INPUT, Bucket.OUTPUT} <= usual:
         return []
     return rates
 
 
-_TOKENS = INPUT_BUCKETS | OUTPUT_BUCKETS
+_WITH_TOKENS = INPUT_BUCKETS | OUTPUT_BUCKETS | {Bucket.REQUESTS}
+"""A fee for each call comes on top of its tokens."""
 
 
 def set_here(costs: ColumnCosts, holding: Sequence[OwnPrice]) -> list[Rate]:
-    """What the database says of a model at a time: its columns, and before them the last price that holds then."""
-    return overlaid(holding[-1].rates if holding else (), costs.rates)
+    """What the database says of a model at a time: its columns, and before them the prices that hold then."""
+    found = list(costs.rates)
+    for one in holding:
+        found = overlaid(one.rates, found)
+    return found
 
 
 def overlaid(own: Sequence[Rate], listed: Iterable[Rate]) -> list[Rate]:

@@ -1,5 +1,6 @@
 """What a call used, in buckets that do not overlap: each token and each unit is counted, and billed, once."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -85,6 +86,15 @@ INPUT_BUCKETS = frozenset({Bucket.INPUT, *(one for one, others in FALLS_BACK.ite
 
 OUTPUT_BUCKETS = frozenset({Bucket.OUTPUT, *(one for one, others in FALLS_BACK.items() if Bucket.OUTPUT in others)})
 """Tokens that come out."""
+
+
+USUAL_TIERS = frozenset({"", "default", "auto", "standard", "on_demand"})
+"""What OpenAI, Mistral, Anthropic and Groq call the service tier that nobody has to ask for; here it has no name."""
+
+TIER = re.compile(r"[a-z0-9_-]{1,32}")
+"""The name of any other."""
+
+TIERS_ARE = "their names have up to 32 small letters, digits, - and _, and the usual one has none"
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -1,18 +1,11 @@
 """The service tier that an answer was made in, by its own words: what it costs depends on it."""
 
-import re
-
 import msgspec
 from msgspec.structs import replace
 
 from tollway.domain.doubts import UNREADABLE_TIER, joined
-from tollway.domain.usage import Usage
+from tollway.domain.usage import TIER, USUAL_TIERS, Usage
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
-
-_USUAL = frozenset({"", "default", "auto", "standard", "on_demand"})
-"""What OpenAI, Mistral, Anthropic and Groq call the one that nobody has to ask for."""
-
-_NAME = re.compile(r"[a-z0-9_-]{1,32}")
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -39,8 +32,8 @@ def with_tier(usage: Usage, tier: Raw | Unset | None) -> Usage:
         name = _decode_name(tier).lower()
     except UNREADABLE:
         name = "?"
-    if name in _USUAL:
+    if name in USUAL_TIERS:
         return usage
-    if _NAME.fullmatch(name):
+    if TIER.fullmatch(name):
         return replace(usage, service_tier=name)
     return replace(usage, doubt=joined(usage.doubt, UNREADABLE_TIER))

@@ -60,6 +60,14 @@ def test_a_service_tier_replaces_a_buckets_rates_with_all_their_sizes() -> None:
     assert SIZES.bill(Usage(1, 1, service_tier="priority"))[1] == ""
 
 
+def test_tokens_that_a_tier_has_no_rate_for_are_billed_as_usual_and_said_so() -> None:
+    price = price_of([rate("input", "1"), rate("output", "2"), rate("output", "4", tier="flex")])
+    assert price.bill(Usage(0, 7, service_tier="flex"))[1] == ""
+    assert price.bill(Usage(7, 7, service_tier="flex"))[1] == UNPRICED_TIER
+    assert price.bill(Usage(0, 7, others={"input_audio": 1}, service_tier="flex"))[1] == UNPRICED_TIER
+    assert "unpriced_tier" not in price.bill(Usage(0, 7, others={"images": 1}, service_tier="flex"))[1]
+
+
 def test_a_tier_without_rates_is_billed_as_usual_and_said_so() -> None:
     assert SIZES.bill(Usage(7, 7, service_tier="scale")) == (SIZES.bill(Usage(7, 7))[0], UNPRICED_TIER)
     assert PLAIN.bill(Usage(7, 7, others={"images": 1}, service_tier="flex", doubt="sum"))[1] == (
@@ -132,7 +140,9 @@ def test_a_price_of_a_thousand_decimals_is_exact() -> None:
         ([rate("input", "1e-1001")], "decimals"),
         ([rate("input", "1", per=0)], "one or more"),
         ([rate("input", "1", minimum=-1)], "from zero on"),
-        ([rate("input", "1", tier="x" * 101)], "letters"),
+        ([rate("input", "1", tier="x" * 33)], "letters"),
+        ([rate("input", "1"), rate("input", "1", tier="PRIORITY")], "no answer"),
+        ([rate("input", "1"), rate("input", "1", tier="default")], "no answer"),
     ],
 )
 def test_what_cannot_be_a_price_is_refused(rates: list[Rate], reason: str) -> None:

@@ -93,12 +93,27 @@ def test_cached_input_without_a_price_costs_as_much_as_fresh() -> None:
     assert input_usd(tariff, 0, bucket=Bucket.CACHE_READ) == 1
 
 
+def test_prices_that_hold_at_the_same_time_add_up_bucket_by_bucket() -> None:
+    own = [
+        OwnPrice(0, None, (Rate(Bucket.INPUT, Decimal(3)), Rate(Bucket.CACHE_READ, Decimal(1)))),
+        OwnPrice(0, 2 * DAY, (Rate(Bucket.OUTPUT, Decimal(12)),)),
+        OwnPrice(DAY, None, (Rate(Bucket.INPUT, Decimal(4)),)),
+    ]
+    tariff = tariff_of([Period(rates(1, 2))], own=own)
+    buckets = (Bucket.INPUT, Bucket.OUTPUT, Bucket.CACHE_READ)
+    assert [input_usd(tariff, 0, bucket=bucket) for bucket in buckets] == [3, 12, 1]
+    assert [input_usd(tariff, DAY, bucket=bucket) for bucket in buckets] == [4, 12, 1]
+    assert [input_usd(tariff, 2 * DAY, bucket=bucket) for bucket in buckets] == [4, 2, 1]
+
+
 def test_half_a_price_is_none_and_a_time_without_one_is_unknown() -> None:
     half = Rate(Bucket.INPUT, Decimal(1))
     assert tariff_of([], ColumnCosts(input=Decimal(1))) is None
     assert tariff_of([], ColumnCosts(cached_input=Decimal(1))) is None
     assert tariff_of([], own=[OwnPrice(0, None, (half,))]) is None
     assert tariff_of([], own=[OwnPrice(0, None, (Rate(Bucket.INPUT_AUDIO_MS, Decimal(1)),))]) is not None
+    assert tariff_of([], own=[OwnPrice(0, None, rates(1, 1, tier="priority"))]) is None, "the usual tier is free"
+    assert tariff_of([], own=[OwnPrice(0, None, (Rate(Bucket.REQUESTS, Decimal(1)),))]) is None, "tokens are free"
     assert tariff_of([]) is None
     later = tariff_of([], own=[OwnPrice(DAY, None, rates(1))])
     assert [input_usd(later, unix) for unix in (0, DAY)] == [None, 1]
@@ -116,6 +131,8 @@ def test_a_price_that_cannot_be_used_is_refused_whole() -> None:
         tariff_of([], own=[OwnPrice(0, None, rates(-1))])
     with pytest.raises(ValueError, match="prices of its own"):
         tariff_of([], own=[OwnPrice(0, None, rates(1))] * (MAX_OWN_PRICES + 1))
+    with pytest.raises(ValueError, match="rates in its own"):
+        tariff_of([], own=[OwnPrice(0, None, rates(1) * 11)] * 50)
 
 
 def test_periods_and_own_prices_come_back_from_their_text() -> None:

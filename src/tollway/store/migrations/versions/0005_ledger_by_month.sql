@@ -233,7 +233,37 @@ INSERT INTO tollway.ledger (started_at, revision, input_tokens, cached_input_tok
 
 TRUNCATE tollway.key_totals;
 INSERT INTO tollway.key_totals SELECT * FROM totals_before;
-DROP TABLE tollway.ledger_before;
+
+-- Who could do something with the ledger still can. A table that somebody's view depends on stays beside it, as it was.
+DO $$
+DECLARE
+    grantee text;
+    privilege text;
+    again text;
+BEGIN
+    FOR grantee, privilege, again IN
+        SELECT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END,
+            g.privilege_type || COALESCE(' (' || quote_ident(a.attname) || ')', ''),
+            CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+        FROM pg_class c
+            JOIN LATERAL (
+                SELECT NULL::name AS attname, c.relacl AS acl
+                UNION ALL SELECT old.attname, old.attacl FROM pg_attribute old
+                    JOIN pg_attribute new ON new.attrelid = 'tollway.ledger'::regclass AND new.attname = old.attname
+                    WHERE old.attrelid = c.oid AND old.attnum > 0
+            ) a ON true
+            JOIN LATERAL aclexplode(a.acl) g ON g.grantee <> c.relowner
+        WHERE c.oid = 'tollway.ledger_before'::regclass
+    LOOP
+        EXECUTE format('GRANT %s ON tollway.ledger TO %s%s', privilege, grantee, again);
+    END LOOP;
+    BEGIN
+        DROP TABLE tollway.ledger_before;
+    EXCEPTION WHEN dependent_objects_still_exist THEN
+        COMMENT ON TABLE tollway.ledger_before IS
+            'the ledger before it became one of months, for views that somebody made on it; nothing is added any more';
+    END;
+END $$;
 
 -- "Users" ---------------------------------------------------------------------------------------------------------------
 

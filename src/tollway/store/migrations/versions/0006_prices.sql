@@ -43,8 +43,9 @@ BEGIN
         usd := (rate ->> 'usd')::numeric;
         IF usd > 1e9 OR scale(usd) > 1000 THEN
             RETURN 'usd is a number from zero to 1000000000, with at most 1000 decimals';
-        ELSIF rate ? 'tier' AND (jsonb_typeof(rate -> 'tier') <> 'string' OR length(rate ->> 'tier') > 100) THEN
-            RETURN 'tier is a name of at most 100 letters';
+        ELSIF rate ? 'tier' AND (jsonb_typeof(rate -> 'tier') <> 'string'
+            OR rate ->> 'tier' !~ '^[a-z0-9_-]{0,32}$' OR rate ->> 'tier' IN ('default', 'auto', 'standard', 'on_demand')) THEN
+            RETURN 'no answer is billed by this service tier: their names have up to 32 small letters, digits, - and _, and the usual one has none';
         END IF;
         FOREACH name IN ARRAY ARRAY['per', 'above', 'minimum'] LOOP
             IF rate ? name AND (jsonb_typeof(rate -> name) <> 'number' OR rate ->> name !~ '^[0-9]{1,15}$') THEN
@@ -78,7 +79,7 @@ CREATE TABLE tollway.prices (
 );
 CREATE INDEX prices_model ON tollway.prices (model);
 COMMENT ON TABLE tollway.prices IS
-    'prices of the database''s own, see docs/money.md; of those that hold at a call''s start the one with the latest valid_from';
+    'prices of the database''s own, see docs/money.md; of those that hold at a call''s start and name a bucket the one with the latest valid_from';
 COMMENT ON COLUMN tollway.prices.model IS 'the gateway''s name of the model';
 COMMENT ON COLUMN tollway.prices.rates IS 'for example [{"bucket": "input", "usd": "2.5"}], US dollars per 1,000,000 where "per" says nothing else';
 
@@ -122,8 +123,11 @@ UPDATE tollway.installation SET seeded_models = seeded_models || others.names
     ]) AS others (names)
     WHERE seeded_at IS NOT NULL AND EXISTS (SELECT FROM tollway.models WHERE name = ANY (others.names));
 
--- Seeded prices stood before every newer list. Those that nobody edited go; all releases wrote the same.
-UPDATE tollway.models AS m SET input_cost_per_1k = NULL, output_cost_per_1k = NULL, cached_input_cost_per_1k = NULL
+-- Seeded prices stood before every newer list. Those that nobody edited go, each by itself; all releases wrote the same.
+UPDATE tollway.models AS m SET
+        input_cost_per_1k = NULLIF(m.input_cost_per_1k, seeded.input),
+        output_cost_per_1k = NULLIF(m.output_cost_per_1k, seeded.output),
+        cached_input_cost_per_1k = NULLIF(m.cached_input_cost_per_1k, seeded.cached_input)
     FROM (VALUES
         ('gpt-6.1-sol', 'openai', 0.002, 0.01, 0.0001),
         ('gpt-6.1-terra', 'openai', 0.001, 0.005, 0.00005),
@@ -169,5 +173,5 @@ UPDATE tollway.models AS m SET input_cost_per_1k = NULL, output_cost_per_1k = NU
         ('mistral-embed', 'mistral', 0.0001, 0.0001, NULL),
         ('codestral-embed', 'mistral', 0.00015, 0, 0.000015)
     ) AS seeded (name, provider, input, output, cached_input)
-    WHERE (m.name, m.provider, m.input_cost_per_1k, m.output_cost_per_1k) = (seeded.name, seeded.provider, seeded.input, seeded.output)
-        AND m.cached_input_cost_per_1k IS NOT DISTINCT FROM seeded.cached_input AND COALESCE(m.upstream_name, m.name) = m.name;
+    WHERE (m.name, m.provider) = (seeded.name, seeded.provider) AND COALESCE(m.upstream_name, m.name) = m.name
+        AND (m.input_cost_per_1k = seeded.input OR m.output_cost_per_1k = seeded.output OR m.cached_input_cost_per_1k = seeded.cached_input);
