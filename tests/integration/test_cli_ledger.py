@@ -2,6 +2,8 @@
 
 import csv
 import io
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,7 +24,9 @@ RATES = (
     Rate(Bucket.CACHE_READ, Decimal("0.25")),
     Rate(Bucket.CACHE_WRITE, Decimal("3")),
     Rate(Bucket.OUTPUT, Decimal("10")),
-    Rate(Bucket.OUTPUT, Decimal("5"), tier="flex"),
+    *(Rate(bucket, Decimal("5"), tier="flex") for bucket in (Bucket.CACHE_WRITE, Bucket.CACHE_READ, Bucket.OUTPUT)),
+    Rate(Bucket.INPUT, Decimal("2"), tier="flex"),
+    Rate(Bucket.INPUT, Decimal("3"), tier="flex", above=200),
     Rate(Bucket.WEB_SEARCHES, Decimal("10"), per=1000),
 )
 
@@ -82,9 +86,9 @@ def test_usage_is_summed_up_exactly(tollway: Commands) -> None:
 def test_usage_is_shown_with_names_and_a_total(tollway: Commands) -> None:
     head, _, ann, other, total = tollway.out("usage", "--by", "day,key", "--from", "2027-01-02").splitlines()
     assert head.split()[:5] == ["day", "key", "name", "requests", "failed"]
-    assert ann.split() == ["2027-01-02", "key_a", "Ann", "2", "1", "2", "10", "5", "0.2", "0", "1"]
+    assert ann.split() == ["2027-01-02", "key_a", "Ann", "2", "1", "2", "10", "5", "0.2", "0", "1", "0"]
     assert other.split()[1:5] == ["key_b", "-", "1", "0"]
-    assert total.split() == ["total", "3", "1", "2", "20", "10", "0.2", "1", "1"]
+    assert total.split() == ["total", "3", "1", "2", "20", "10", "0.2", "1", "1", "0"]
 
 
 @pytest.mark.usefixtures("ledger")
@@ -96,6 +100,43 @@ def test_usage_as_csv(tollway: Commands) -> None:
         ("mistral-embed", "2027-01-02", "0"),
     ]
     assert tollway.out("usage", "--csv", "--to", "1999-01-01").startswith("key,keyName,requests,")
+
+
+@pytest.mark.usefixtures("ledger")
+def test_no_name_of_a_key_is_a_formula(tollway: Commands, postgres_url: str) -> None:
+    execute(
+        postgres_url,
+        """UPDATE tollway.virtual_keys SET name = '=HYPERLINK("http://x")'""",
+        ENTRY.format("c1", 1, "key_b", "gpt-4o", "openai", "2027-01-03 10:00Z", "exact", "-0.5", True, True),
+    )
+    rows = list(csv.DictReader(io.StringIO(tollway.out("usage", "--from", "2027-01-01", "--csv"))))
+    assert [(row["keyName"], row["cost"]) for row in rows] == [
+        ('\'=HYPERLINK("http://x")', "0.2000000001"),
+        ("", "-0.5"),
+    ]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_key_that_nobody_has_or_had_is_an_error(tollway: Commands) -> None:
+    for words in (("usage",), ("ledger", "verify"), ("prices", "rerate", "--from", "2027-01-01", "--to", "2027-01-02")):
+        assert "there is no key 'nope'" in tollway.fails(1, *words, "--key", "nope")
+    assert tollway.json("usage", "--key", "key_b", "--from", "9999-12-31") == []
+    for words in (("--from", "9999-12-31T23:00:00-10:00"), ("--from", "2027-01-02", "--to", "2027-01-01")):
+        assert "--" in tollway.fails(2, "usage", *words)
+
+
+def test_a_full_disk_is_said_so(tollway: Commands) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tollway", "ledger", "verify"],
+            env=tollway.environ,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1 and done.stderr.startswith("tollway: cannot write the output: ")
 
 
 def test_what_usage_cannot_tell_is_refused(tollway: Commands) -> None:
@@ -202,12 +243,17 @@ def test_a_providers_export_is_compared_with_the_entries(tollway: Commands, post
     export.write_text(f"{head}2027-01-01,gpt-4o,x,1,10,5\n2027-01-02,gpt-4o-2024-08-06,x,2,21,10\n")
     (differing,) = tollway.json("ledger", "reconcile", str(export), "--provider", "openai")
     assert (differing["day"], differing["model"], differing["key"]) == ("2027-01-02", "gpt-4o", None)
-    assert differing["provider"] == {"requests": 2, "inputTokens": 21, "cachedInputTokens": 0, "outputTokens": 10}
+    assert differing["provider"] == {"requests": 2, "inputTokens": 21, "cachedInputTokens": None, "outputTokens": 10}
     assert (differing["ledger"]["requests"], differing["ledger"]["inputTokens"]) == (1, 30)
     words = ("ledger", "reconcile", str(export), "--provider", "openai")
     assert len(tollway.json(*words, "--all", "--match", "x=key_a")) == 2
     assert "agree" in tollway.run(*words, "--to", "2027-01-02").stderr
     assert "21" in tollway.out(*words)
     assert "is none of openai, mistral" in tollway.fails(2, "ledger", "reconcile", str(export), "--provider", "other")
+    assert "later than --from" in tollway.fails(2, *words, "--from", "2027-01-02", "--to", "2027-01-01")
+    assert "no key 'nope'" in tollway.fails(1, *words, "--match", "x=nope")
+    assert "no date" in tollway.fails(2, *words, "--to", "9999-12-31T23:00:00-10:00")
+    export.write_text(f"{head}9999-12-31,gpt-4o,x,1,10,5\n")
+    assert "no day of usage" in tollway.fails(1, *words)
     export.write_text("no")
     assert "is no export of openai" in tollway.fails(1, *words)

@@ -7,6 +7,7 @@ head; its columns are known by any of the names that the two use.
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, NamedTuple, TypeAlias
@@ -38,11 +39,14 @@ class Exported(NamedTuple):
     """The provider's name of it."""
     key: str
     """The provider's id of its credential; empty where the export does not tell them apart."""
-    requests: int
-    input_tokens: int
+    requests: int | None
+    """None, here and below: it does not say."""
+    input_tokens: int | None
     """With the cached ones."""
-    cached_input_tokens: int
-    output_tokens: int
+    cached_input_tokens: int | None
+    output_tokens: int | None
+    kind: str = ""
+    """Of usage, as OpenAI's API has them: ``completions``, ``embeddings`` …; empty where it does not say."""
 
 
 def read_openai(data: bytes) -> list[Exported]:
@@ -60,10 +64,12 @@ def _rows(data: bytes, read_json: Callable[[bytes], Iterable[Exported]]) -> list
     found: list[Exported] = []
     try:
         for row in read_json(data) if is_json else _table(data):
+            if row.day == date.max:
+                raise ExportError(f"{row.day} is no day of usage")
             found.append(row)
             if len(found) > MAX_ROWS:
                 raise ExportError(f"it has more than {MAX_ROWS} rows; export fewer days")
-    except (msgspec.DecodeError, UnicodeDecodeError, csv.Error, OverflowError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, csv.Error, OverflowError, RecursionError) as error:
         raise ExportError(f"it cannot be read: {error}") from None
     if not found:
         raise ExportError("it has no row of usage")
@@ -73,11 +79,15 @@ def _rows(data: bytes, read_json: Callable[[bytes], Iterable[Exported]]) -> list
 # --- OpenAI ----------------------------------------------------------------------------------------------------------
 
 
+_KIND = re.compile(r"organization\.usage\.([a-z_]+)\.result")
+
+
 class _Result(msgspec.Struct):
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    input_cached_tokens: Count | None = 0
-    num_model_requests: Count = 0
+    object: _Name | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    input_cached_tokens: Count | None = None
+    num_model_requests: Count | None = None
     model: _Name | None = None
     api_key_id: _Name | None = None
 
@@ -108,8 +118,9 @@ def _openai_json(data: bytes) -> Iterator[Exported]:
             for one in bucket.results:
                 if one.model is None:
                     raise ExportError("its usage is not told apart by model; ask for group_by=model")
-                counts = (one.num_model_requests, one.input_tokens, one.input_cached_tokens or 0, one.output_tokens)
-                yield Exported(day, one.model, one.api_key_id or "", *counts)
+                counts = (one.num_model_requests, one.input_tokens, one.input_cached_tokens, one.output_tokens)
+                kind = _KIND.fullmatch(one.object or "")
+                yield Exported(day, one.model, one.api_key_id or "", *counts, kind[1] if kind else "")
 
 
 # --- Mistral ---------------------------------------------------------------------------------------------------------
@@ -141,11 +152,11 @@ def _mistral_json(data: bytes) -> Iterator[Exported]:
         for name, model in _category(raw).models.items():
             called = name.partition("::")[0]
             for one in model.input:
-                yield Exported(_day(one.timestamp), called, "", 0, one.value, 0, 0)
+                yield Exported(_day(one.timestamp), called, "", None, one.value, None, 0)
             for one in model.cached:
-                yield Exported(_day(one.timestamp), called, "", 0, one.value, one.value, 0)
+                yield Exported(_day(one.timestamp), called, "", None, one.value, one.value, 0)
             for one in model.output:
-                yield Exported(_day(one.timestamp), called, "", 0, 0, 0, one.value)
+                yield Exported(_day(one.timestamp), called, "", None, 0, None, one.value)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -170,9 +181,13 @@ def _table(data: bytes) -> Iterator[Exported]:
         )
     key = _column(names, _KEY)
     for row in rows:
-        numbers = [0 if name is None else _count(row[name], rows.line_num) for name in counted]
+        requests, inputs, cached, outputs = (
+            None if name is None else _count(row[name], rows.line_num) for name in counted
+        )
         found = _moment(row[day], rows.line_num)
-        yield Exported(_day(found), row[model][:MAX_NAME], row[key][:MAX_NAME] if key else "", *numbers)
+        yield Exported(
+            _day(found), row[model][:MAX_NAME], row[key][:MAX_NAME] if key else "", requests, inputs, cached, outputs
+        )
 
 
 def _column(names: Mapping[str, str], known: Iterable[str]) -> str | None:

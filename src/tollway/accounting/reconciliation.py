@@ -1,7 +1,7 @@
 """What a provider says of a day, model and credential, beside what the ledger has of it."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -13,17 +13,31 @@ ALL_KEYS = ""
 _DATED = re.compile(r"-[0-9]{4}(-?[0-9]{2}-?[0-9]{2})?$")
 
 
-class Counted(NamedTuple):
-    """What one side counts."""
+_OPERATIONS: Mapping[str, Sequence[str]] = {
+    "completions": ("chat/completions", "completions", "responses"),
+    "embeddings": ("embeddings",),
+    "moderations": ("moderations",),
+    "images": ("images/",),
+    "audio_speeches": ("audio/speech",),
+    "audio_transcriptions": ("audio/transcriptions", "audio/translations"),
+}
+"""What OpenAI counts as which kind of usage: beginnings of paths."""
 
-    requests: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
+
+class Counted(NamedTuple):
+    """What one side counts; None: it does not say."""
+
+    requests: int | None = None
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    output_tokens: int | None = None
 
     def plus(self, other: "Counted") -> "Counted":
-        """The sum."""
-        return Counted(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+        """The sum of what either says."""
+        return Counted(*map(_sum, self, other))
+
+
+NOTHING = Counted(0, 0, 0, 0)
 
 
 class Group(NamedTuple):
@@ -42,6 +56,11 @@ class Compared(NamedTuple):
     theirs: Counted
     ours: Counted
 
+    @property
+    def differs(self) -> bool:
+        """In something that the provider says."""
+        return any(one is not None and one != other for one, other in zip(self.theirs, self.ours, strict=True))
+
 
 def compare(exported: Iterable[Exported], ours: Mapping[Group, Counted], matches: Mapping[str, str]) -> list[Compared]:
     """Both sides, group by group, in the order of days and models.
@@ -51,16 +70,30 @@ def compare(exported: Iterable[Exported], ours: Mapping[Group, Counted], matches
     """
     called = {group.model for group in ours}
     theirs: dict[Group, Counted] = {}
+    told = Counted()
     for row in exported:
         group = Group(row.day, _as_called(row.model, called), matches.get(row.key, ALL_KEYS))
-        theirs[group] = theirs.get(group, Counted()).plus(Counted(*row[3:]))
+        counted = Counted(row.requests, row.input_tokens, row.cached_input_tokens, row.output_tokens)
+        theirs[group] = theirs.get(group, Counted()).plus(counted)
+        told = told.plus(counted)
     apart = set(matches.values())
     mine: dict[Group, Counted] = {}
     for group, counted in ours.items():
         merged = group if group.key_id in apart else group._replace(key_id=ALL_KEYS)
-        mine[merged] = mine.get(merged, Counted()).plus(counted)
+        mine[merged] = mine.get(merged, NOTHING).plus(counted)
     groups = sorted(theirs.keys() | mine.keys())
-    return [Compared(group, theirs.get(group, Counted()), mine.get(group, Counted())) for group in groups]
+    nothing = Counted(*(None if one is None else 0 for one in told))  # as far as the export says anything
+    return [Compared(group, theirs.get(group, nothing), mine.get(group, NOTHING)) for group in groups]
+
+
+def operations_of(exported: Iterable[Exported]) -> list[str] | None:
+    """Beginnings of the paths whose usage an export is of; None where it may be of all."""
+    kinds = {row.kind for row in exported}
+    return [path for kind in kinds for path in _OPERATIONS[kind]] if kinds <= _OPERATIONS.keys() else None
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return one + other if one is not None and other is not None else other if one is None else one
 
 
 def _as_called(model: str, called: Collection[str]) -> str:

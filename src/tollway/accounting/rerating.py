@@ -4,7 +4,9 @@
    cost and the adjustments that an earlier rerating has made for it.
 2. An adjustment brings a group from what it has cost to what it would cost. So the same rerating twice adds nothing,
    and one after another change of prices adds only what is still missing.
-3. What has no price by the new ones keeps its cost.
+3. What has no price by the new ones keeps its cost, and so does a group of which that is true for a part and that was
+   adjusted before: nobody can tell what of the adjustments was for which part.
+4. A call's price is that of its start, as far as the ledger tells: the start of its first attempt.
 """
 
 import hashlib
@@ -28,9 +30,12 @@ _LOCK = 0x7265726174  # "rerat": two at once would both see what neither has ent
 
 _ENTRIES = """
 SELECT key_id, COALESCE(model, ''), COALESCE(provider, ''), COALESCE(upstream_model, model, ''),
-    (started_at AT TIME ZONE 'UTC')::date, kind, extract(epoch FROM started_at)::float8, cost,
+    (started_at AT TIME ZONE 'UTC')::date, kind,
+    extract(epoch FROM CASE WHEN attempt = 1 THEN started_at ELSE LEAST(started_at, (
+        SELECT min(first.started_at) FROM tollway.ledger first WHERE first.call_id = l.call_id AND first.attempt = 1
+    )) END)::float8, cost,
     input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, others::text, COALESCE(service_tier, '')
-FROM tollway.ledger
+FROM tollway.ledger l
 WHERE charged AND (kind = 'call' OR (kind = 'adjustment' AND starts_with(call_id, 'rerate_')))
     AND started_at >= $1 AND started_at < $2
     AND ($3::text IS NULL OR model = $3) AND ($4::text IS NULL OR key_id = $4)
@@ -91,7 +96,7 @@ class Entry(NamedTuple):
 class Sums:
     """Of one group, in US dollars."""
 
-    __slots__ = ("adjustments", "billed", "calls", "unknown", "would_be")
+    __slots__ = ("_would_be", "adjustments", "billed", "calls", "unknown")
 
     def __init__(self) -> None:
         self.calls = 0
@@ -99,7 +104,7 @@ class Sums:
         """Calls that have no price by the new ones."""
         self.billed = Decimal(0)
         """With the adjustments that were made before."""
-        self.would_be = Decimal(0)
+        self._would_be = Decimal(0)
         self.adjustments = 0
 
     def add(self, group: Group, entry: Entry, price_at: PriceAt) -> None:
@@ -112,7 +117,12 @@ class Sums:
         price = price_at(group, entry.started_unix)
         if price is None:
             self.unknown += 1
-        self.would_be = EXACT.add(self.would_be, entry.cost if price is None else entry.cost_by(price))
+        self._would_be = EXACT.add(self._would_be, entry.cost if price is None else entry.cost_by(price))
+
+    @property
+    def would_be(self) -> Decimal:
+        """By the new prices."""
+        return self.billed if self.unknown and self.adjustments else self._would_be
 
     @property
     def difference(self) -> Decimal:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tollway.cli.session import database_url, encryption_key, settings_of_commands
-from tollway.cli.words import CommandError, command, group
+from tollway.cli.words import CommandError, command, group, say
 from tollway.database import prepare
 from tollway.store.embedded import running_url
 from tollway.store.migrate import head
@@ -30,12 +30,12 @@ async def url() -> None:
     """
     settings = settings_of_commands()
     if settings.database_url is not None:
-        typer.echo(settings.database_url.reveal())
+        say(settings.database_url.reveal())
         return
     running = running_url(settings.home)
     if running is None:
         raise CommandError("the embedded PostgreSQL does not run; start the gateway with: tollway serve")
-    typer.echo(running)
+    say(running)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -74,4 +74,4 @@ async def migrate() -> None:
     key = encryption_key(settings)
     async with database_url(settings, create=True) as where:
         await prepare(where, settings, key)
-    typer.echo(f"The database is at schema version {head()}.")
+    say(f"The database is at schema version {head()}.")

@@ -12,9 +12,9 @@ import typer
 
 from tollway.accounting.explained import Bill, Line, bill
 from tollway.accounting.provider_export import ExportError, read_mistral, read_openai
-from tollway.accounting.reconciliation import Compared, Counted, Group, compare
+from tollway.accounting.reconciliation import Compared, Counted, Group, compare, operations_of
 from tollway.cli.session import session
-from tollway.cli.words import AsJson, CommandError, command, group, moment, show_fields, show_json, show_table
+from tollway.cli.words import AsJson, CommandError, command, group, moment, say, show_fields, show_json, show_table
 from tollway.domain.usage import told_by_totals
 from tollway.store import ledger, ledger_check
 
@@ -42,14 +42,14 @@ async def verify(
       tollway ledger verify --key key_3hK9…
     """
     async with session() as opened:
-        key_id = None if key is None else await opened.key_id(key)
+        key_id = None if key is None else await opened.used_key(key)
         found = await ledger_check.differences(opened.connection, key_id)
     if as_json:
         show_json([one._asdict() | {"kept": f"{one.kept:f}", "found": f"{one.found:f}"} for one in found])
     elif found:
         show_table(("comparison", "of", "sum", ">kept", ">adds up to"), found, "")
     else:
-        typer.echo("The books agree.")
+        say("The books agree.")
     if found:
         raise CommandError(f"the books differ in {len(found)} sums")
 
@@ -71,13 +71,13 @@ async def prune(
         raise typer.BadParameter("entries to come cannot be forgotten", param_hint="--before")
     async with session() as opened:
         if dry_run:
-            typer.echo(f"{await ledger.prunable(opened.connection, limit)} entries would be forgotten.")
+            say(f"{await ledger.prunable(opened.connection, limit)} entries would be forgotten.")
             return
         try:
             count = await ledger.prune(opened.connection, limit)
         except asyncpg.LockNotAvailableError:
             raise CommandError("somebody is reading the ledger, so nothing was forgotten; try again") from None
-    typer.echo(f"{count} entries are forgotten.")
+    say(f"{count} entries are forgotten.")
 
 
 @app.command()
@@ -121,7 +121,7 @@ async def reconcile(
     show_all: Annotated[bool, typer.Option("--all", help="Show what agrees, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a provider's export of its usage with the ledger, by day (UTC), model and key.
+    """Compare a provider's export of its usage with the ledger, by day (UTC), model and key, as far as it tells.
 
     \b
     Examples:
@@ -130,18 +130,22 @@ async def reconcile(
     """
     if provider not in _EXPORTS:
         raise typer.BadParameter(f"{provider!r} is none of {', '.join(_EXPORTS)}", param_hint="--provider")
-    matches = dict(map(_match, match or ()))
+    matched = [_match(one) for one in match or ()]
     try:
         rows = _EXPORTS[provider](_content(file))
     except ExportError as error:
         raise CommandError(f"{file} is no export of {provider}: {error}") from None
     first = min(row.day for row in rows) if start is None else _day(start)
     last = max(row.day for row in rows) + timedelta(days=1) if end is None else _day(end)
+    if first >= last:
+        raise typer.BadParameter("it is the day after the last one, and later than --from", param_hint="--to")
+    operations = operations_of(rows)
     async with session() as opened:
-        asked = await ledger.asked(opened.connection, provider, _midnight(first), _midnight(last))
+        matches = {theirs: await opened.used_key(key) for theirs, key in matched}
+        asked = await ledger.asked(opened.connection, provider, _midnight(first), _midnight(last), operations)
     ours = {Group(*one[:3]): Counted(*one[3:]) for one in asked}
     compared = compare([row for row in rows if first <= row.day < last], ours, matches)
-    shown = [one for one in compared if show_all or one.theirs != one.ours]
+    shown = [one for one in compared if show_all or one.differs]
     if as_json:
         show_json([_both(one) for one in shown])
         return
@@ -169,7 +173,7 @@ def _content(file: Path) -> bytes:
 
 
 def _day(text: str) -> date:
-    return moment(text).astimezone(UTC).date()
+    return moment(text).date()
 
 
 def _midnight(day: date) -> datetime:
@@ -187,7 +191,7 @@ def _both(one: Compared) -> dict[str, object]:
     }
 
 
-def _counted(one: Counted) -> dict[str, int]:
+def _counted(one: Counted) -> dict[str, int | None]:
     return {
         "requests": one.requests,
         "inputTokens": one.input_tokens,

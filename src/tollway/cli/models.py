@@ -54,6 +54,8 @@ async def sync(
 ) -> None:
     """Add the models that this release begins with and this database was never given. Rows that exist are left alone.
 
+    Those that somebody has removed are named by --dry-run, and added by --all or by their names.
+
     \b
     Examples:
       tollway models sync --dry-run
@@ -68,11 +70,14 @@ async def sync(
             await resolve_missing(opened.connection)
     verb = "would be added" if dry_run else "added"
     rows = [(model.name, model.provider, verb) for model in chosen]
-    rows += [(model.name, model.provider, "removed here") for model in found.removed if model not in chosen]
+    removed = [model for model in found.removed if model not in chosen]
+    if dry_run:
+        rows += [(model.name, model.provider, "removed here") for model in removed]
     if as_json:
         show_json([{"name": name, "provider": provider, "state": state} for name, provider, state in rows])
         return
-    show_table(("model", "provider", ""), rows, "Every model of this release is there.")
+    but = f", but for {len(removed)} that somebody has removed; to add them: --all" if removed else ""
+    show_table(("model", "provider", ""), rows, f"Every model of this release is there{but}.")
 
 
 def _chosen(found: Missing, names: Sequence[str], *, all_models: bool) -> list[SeedModel]:

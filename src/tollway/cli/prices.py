@@ -1,7 +1,7 @@
 """``tollway prices``."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, NamedTuple
@@ -12,13 +12,14 @@ import typer
 from tollway.accounting.builtin_prices import list_version, listed_periods
 from tollway.cli import rerate
 from tollway.cli.session import session
-from tollway.cli.words import AsJson, CommandError, command, group, moment, show_json, show_table
+from tollway.cli.words import AsJson, CommandError, command, group, moment, say, show_json, show_table
 from tollway.domain.prices import PER_MILLION, Price, Rate, price_of
 from tollway.domain.tariffs import Period, overlaid, read_own_prices, read_periods, set_here, tariff_of
 from tollway.domain.usage import Bucket
 from tollway.routing.snapshot import ModelRow, tariff_of_row
 from tollway.store import prices
 from tollway.store.configuration import read_models
+from tollway.store.outage import in_one_line
 from tollway.store.prices import PriceRow
 
 app = group("Prices: those that are set here, those of the built-in list, and what calls would cost by others.")
@@ -44,8 +45,8 @@ async def list_prices(
 ) -> None:
     """List the prices that were set here, with the time in which they hold.
 
-    Of those that hold at a call's start the latest counts. Behind them stand the price columns of "LLMModels", and
-    behind those the built-in list.
+    Of those that hold at a call's start and name a bucket the latest counts. Behind them stand the price columns of
+    "LLMModels", and behind those the built-in list.
 
     \b
     Example:
@@ -119,7 +120,8 @@ async def set_price(
 ) -> None:
     """Set what a model costs, from now on or for a time. What is not said here stays as it is.
 
-    A rate of a service tier replaces that tier's only; one without replaces all of its bucket's.
+    A rate of a service tier replaces that tier's only; one without replaces all of its bucket's, those of service tiers
+    too.
 
     \b
     Examples:
@@ -139,16 +141,20 @@ async def set_price(
         raise CommandError(str(error)) from None
     async with session() as opened:
         try:
-            row = await _added(opened.connection, model, given, begins, ends, note)
+            row, hints = await _added(opened.connection, model, given, begins, ends, note)
         except asyncpg.ForeignKeyViolationError:
             raise CommandError(f"there is no model {model!r}; see: tollway models list") from None
-        except asyncpg.CheckViolationError as error:
-            raise CommandError(str(error)) from None
+        except asyncpg.CheckViolationError as error:  # constraints are named by what they ask for
+            raise CommandError(error.constraint_name or in_one_line(error)) from None
+        except ValueError as error:
+            raise CommandError(f"the prices of {model} could not be used: {error}") from None
+    for hint in hints:
+        typer.echo(hint, err=True)
     if as_json:
         show_json(_row_members(row))
         return
     until_text = f" until {row.valid_until:%Y-%m-%d %H:%M} UTC" if row.valid_until else ""
-    typer.echo(f"price {row.id} of {model}: {_summary(row)}, from {row.valid_from:%Y-%m-%d %H:%M} UTC{until_text}")
+    say(f"price {row.id} of {model}: {_summary(row)}, from {row.valid_from:%Y-%m-%d %H:%M} UTC{until_text}")
 
 
 async def _added(
@@ -158,20 +164,46 @@ async def _added(
     begins: datetime | None,
     ends: datetime | None,
     note: str | None,
-) -> PriceRow:
-    """The new row, if it makes a price together with what the built-in list says."""
+) -> tuple[PriceRow, list[str]]:
+    """The new row, if it makes a price together with what is known, and what of it may not be what was meant."""
     async with connection.transaction():
+        before = _found(await read_models(connection), model)
         row = await prices.add(connection, model, given, begins, ends, note)
-        if _price(_found(await read_models(connection), model), row.valid_from) is None:
+        after = _found(await read_models(connection), model)
+        if _price(after, row.valid_from) is None:
             raise CommandError(
                 f"no other price of {model} is known; give both --input and --output (0 where nothing comes out)"
             )
-    return row
+        now = datetime.now(UTC)
+        when = now if row.valid_from < now and (ends is None or now < ends) else row.valid_from
+        return row, list(_hints(before, after, given, when))
+
+
+def _hints(before: ModelRow, after: ModelRow, given: Sequence[Rate], when: datetime) -> Iterator[str]:
+    in_force = _own_rates(after, when)
+    if hidden := sorted({rate.bucket.value for rate in given if rate not in in_force}):
+        yield (
+            f"At {when:%Y-%m-%d %H:%M} UTC other prices of {', '.join(hidden)} stand before these: they begin later; "
+            f"see: tollway prices list --model {after.name}"
+        )
+    lost = _tiers(_price(before, when)) - _tiers(_price(after, when))
+    if lost := sorted((bucket, tier) for bucket, tier in lost if bucket in {rate.bucket for rate in given}):
+        buckets, tiers = (", ".join(dict.fromkeys(names)) for names in zip(*lost, strict=True))
+        yield (
+            f"The service tiers {tiers} have no price of their own for {buckets} any more; "
+            f"to set one: --rate '{lost[0][0]}=…@{lost[0][1]}'"
+        )
+
+
+def _tiers(price: Price | None) -> set[tuple[Bucket, str]]:
+    return {(rate.bucket, rate.tier) for rate in price.rates if rate.tier} if price is not None else set()
 
 
 @app.command()
 @command
-async def remove(id: Annotated[int, typer.Argument(metavar="ID", help="As tollway prices list shows it.")]) -> None:
+async def remove(
+    id: Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="As tollway prices list shows it.")],
+) -> None:
     """Remove a price that was set here. What calls have cost stays; tollway prices rerate shows what it would be.
 
     \b
@@ -181,7 +213,7 @@ async def remove(id: Annotated[int, typer.Argument(metavar="ID", help="As tollwa
     async with session() as opened:
         if not await prices.remove(opened.connection, id):
             raise CommandError(f"there is no price {id}; see: tollway prices list")
-    typer.echo(f"price {id} is removed")
+    say(f"price {id} is removed")
 
 
 @app.command()
@@ -190,7 +222,7 @@ async def diff(as_json: AsJson = False) -> None:
     """Compare what is set here with the built-in list, and the list that is in force with the one of this release.
 
     \b
-    Shown are, as they hold now:
+    Shown are, as they hold now, of models that the list knows:
       set here   rates of rows and price columns, and what the list would say instead
       new list   rates that this release's list has otherwise than the one in the database; the gateway takes them over
                  when it starts
@@ -236,7 +268,10 @@ def _differences(row: ModelRow, now: datetime) -> Iterable[Difference]:
         own = _own_rates(row, now)
         stored = _rates_at(read_periods(row.listed), now) if row.listed is not None else []
     except ValueError as error:
-        raise CommandError(f"the prices of {row.name} cannot be used: {error}") from None
+        typer.echo(f"The prices of {row.name} cannot be used: {error}", err=True)
+        return
+    if not by_list and not stored:
+        return
     in_force = overlaid(own, by_list)
     yield from _compared(row.name, "set here", in_force, by_list, {rate.bucket for rate in own})
     if row.listed is not None:

@@ -11,9 +11,9 @@ import typer
 from tollway.accounting.builtin_prices import listed_periods
 from tollway.accounting.rerating import EXACT, Group, Sums, adjust, lock, rerated
 from tollway.cli.session import session
-from tollway.cli.words import AsJson, CommandError, command, show_json, show_table
+from tollway.cli.words import AsJson, command, show_json, show_table
 from tollway.domain.prices import Price
-from tollway.domain.tariffs import Tariff, read_own_prices, tariff_of
+from tollway.domain.tariffs import Period, Tariff, read_own_prices, tariff_of
 from tollway.routing.snapshot import ModelRow
 from tollway.store.configuration import read_models
 
@@ -58,7 +58,7 @@ async def rerate(
     if begins >= ends:
         raise typer.BadParameter("--to is the day after the last one, and later than --from")
     async with session() as opened:
-        key_id = None if key is None else await opened.key_id(key)
+        key_id = None if key is None else await opened.used_key(key)
         async with opened.connection.transaction():
             if apply:
                 await lock(opened.connection)
@@ -83,14 +83,19 @@ class Tariffs:
 
     def _find(self, model: str, provider: str, upstream_model: str) -> Tariff | None:
         row = self._row(model, provider, upstream_model)
-        listed = listed_periods(provider, upstream_model)
+        try:
+            return self._tariff(row, listed_periods(provider, upstream_model))
+        except ValueError as error:
+            name = model if row is None else row.name
+            typer.echo(f"The prices of {name} cannot be used, so its calls keep their cost: {error}", err=True)
+            return None
+
+    @staticmethod
+    def _tariff(row: ModelRow | None, listed: Sequence[Period]) -> Tariff | None:
         if row is None:
             return tariff_of(listed)
         own = read_own_prices(row.own_prices) if row.own_prices is not None else ()
-        try:
-            return tariff_of(listed, row.costs, own)
-        except ValueError as error:
-            raise CommandError(f"the prices of {row.name} cannot be used: {error}") from None
+        return tariff_of(listed, row.costs, own)
 
     def _row(self, model: str, provider: str, upstream_model: str) -> ModelRow | None:
         """The row that answered: the one that was asked for, one that it falls back to, or any other."""

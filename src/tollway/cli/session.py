@@ -44,6 +44,13 @@ class Session:
             raise CommandError("no valid key has this secret")
         return found
 
+    async def used_key(self, key: str) -> KeyId:
+        """The same for a key that there is, or that has used something. Raises CommandError for any other."""
+        key_id = await self.key_id(key)
+        if not await keys.was_used(self.connection, key_id):
+            raise CommandError(f"there is no key {key!r}, and none has used anything; see: tollway keys list")
+        return key_id
+
 
 def settings_of_commands() -> Settings:
     """The settings as far as commands need them. Raises StartError."""

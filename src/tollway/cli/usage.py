@@ -25,10 +25,10 @@ def parse_dimensions(text: str) -> list[Dimension]:
 
 def full_hour(text: str) -> datetime:
     """A moment as sums know it. Raises typer.BadParameter."""
-    found = moment(text).astimezone(UTC)
+    found = moment(text)
     if found.minute or found.second or found.microsecond:
         raise typer.BadParameter(f"{text!r} is no full hour (UTC): sums are kept by the hour")
-    return found
+    return min(found, EVER)
 
 
 @command
@@ -56,8 +56,10 @@ async def usage(
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first = today - timedelta(days=_DAYS) if start is None else full_hour(start)
     last = EVER if end is None else full_hour(end)
+    if start is not None and end is not None and first >= last:
+        raise typer.BadParameter("it is not later than --from", param_hint="--to")
     async with session() as opened:
-        key_id = None if key is None else await opened.key_id(key)
+        key_id = None if key is None else await opened.used_key(key)
         rows = await usage_of(opened.connection, dimensions, first, last, key_id)
     if as_json:
         show_json([_members(dimensions, row) for row in rows])
@@ -91,6 +93,8 @@ def _members(by: list[Dimension], row: UsageRow) -> dict[str, object]:
 def _csv(by: list[Dimension], rows: list[UsageRow]) -> str:
     text = io.StringIO()
     members = [_members(by, row) for row in rows]
+    for one in members:
+        one.update({name: _harmless(one[name]) for name in (*by, "keyName") if name in one})
     names = list(_members(by, UsageRow(("",) * len(by), None, total_of([]))))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
@@ -98,10 +102,18 @@ def _csv(by: list[Dimension], rows: list[UsageRow]) -> str:
     return text.getvalue()
 
 
+def _harmless(value: object) -> object:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def _show(by: list[Dimension], rows: list[UsageRow]) -> None:
     names = [name for one in by for name in ([one.value, "name"] if one is Dimension.KEY else [one.value])]
     counts = [">requests", ">failed", ">waived", ">input tokens", ">output tokens", ">cost $"]
-    columns = [*names, *counts, ">unpriced", ">estimated"]
+    columns = [*names, *counts, ">unpriced", ">estimated", ">doubtful"]
     cells = [(*_names(by, row), *_cells(by, row.used)) for row in rows]
     if rows:
         cells.append(("total", *[""] * (len(names) - 1), *_cells([], total_of(rows))))
@@ -121,7 +133,7 @@ def _names(by: list[Dimension], row: UsageRow) -> list[str | None]:
 def _cells(by: list[Dimension], used: Used) -> tuple[object, ...]:
     waived = used.attempts - used.answered
     tokens = (used.input_tokens, used.output_tokens)
-    return (used.requests, _failed(by, used), waived, *tokens, used.cost, used.unpriced, used.estimated)
+    return (used.requests, _failed(by, used), waived, *tokens, used.cost, used.unpriced, used.estimated, used.doubtful)
 
 
 def _failed(by: list[Dimension], used: Used) -> int | None:

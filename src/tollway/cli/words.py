@@ -120,6 +120,11 @@ def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False, emoji=False).print(table)
 
 
+def say(text: str) -> None:
+    """Print a line."""
+    show_text(f"{text}\n")
+
+
 def show_fields(fields: Sequence[tuple[str, object]]) -> None:
     """Print one thing, a line for each of its properties."""
     width = max(len(name) for name, _ in fields)
@@ -131,13 +136,13 @@ def show_fields(fields: Sequence[tuple[str, object]]) -> None:
 def moment(text: str) -> datetime:
     """A point in time written as ``2027-01-31``, ``2027-01-31T12:00:00+01:00``; without an offset UTC.
 
-    Raises typer.BadParameter.
+    In UTC. Raises typer.BadParameter.
     """
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(f"{text!r} is no date; write 2027-01-31 or 2027-01-31T12:00:00+01:00") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _cell(value: object) -> str:

@@ -5,7 +5,8 @@
    its own row, and behind these the built-in list.
 3. What is said before replaces the rates behind for the same thing: a rate without a service tier all of its bucket's,
    a rate with one those of that tier. All else holds as it is.
-4. What is set for tokens, or as a fee for each call, holds only where both directions have a usual price, whoever says it.
+4. What is set for tokens, or as a fee for each call, holds only where both directions have a usual price, whoever
+   says it.
 """
 
 import math

@@ -103,6 +103,16 @@ async def find(connection: asyncpg.Connection, hasher: Hasher, secret: str) -> K
     return key_id
 
 
+async def was_used(connection: asyncpg.Connection, key_id: str) -> bool:
+    """Whether there is such a key, or was one that has used something."""
+    there: bool = await connection.fetchval(
+        """SELECT EXISTS (SELECT FROM tollway.virtual_keys WHERE id = $1)
+            OR EXISTS (SELECT FROM tollway.key_totals WHERE key_id = $1)""",
+        key_id,
+    )
+    return there
+
+
 async def rotate(
     connection: asyncpg.Connection, hasher: Hasher, key_id: str, overlap: timedelta = timedelta(0)
 ) -> NewSecret | None:

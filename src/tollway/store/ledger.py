@@ -1,5 +1,6 @@
 """The ledger's months and entries, for those who look after them; who posts is ``accounting/posting.py``."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
@@ -46,13 +47,23 @@ SELECT (started_at AT TIME ZONE 'UTC')::date, COALESCE(upstream_model, model, ''
     count(*) FILTER (WHERE status BETWEEN 200 AND 299), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens)
 FROM tollway.ledger
 WHERE provider = $1 AND kind = 'call' AND started_at >= $2 AND started_at < $3
+    AND ($4::text[] IS NULL OR EXISTS (SELECT FROM unnest($4) AS path WHERE starts_with(operation, path)))
 GROUP BY 1, 2, 3
 """
 
 
-async def asked(connection: asyncpg.Connection, provider: str, start: datetime, end: datetime) -> list[Asked]:
-    """What a provider was asked for, by day, its name of the model and virtual key; from the entries that are kept."""
-    rows = await connection.fetch(_ASKED, provider, start, end, timeout=WORK_TIMEOUT_S)
+async def asked(
+    connection: asyncpg.Connection,
+    provider: str,
+    start: datetime,
+    end: datetime,
+    operations: Sequence[str] | None = None,
+) -> list[Asked]:
+    """What a provider was asked for, by day, its name of the model and virtual key; from the entries that are kept.
+
+    ``operations`` are beginnings of paths; None: all.
+    """
+    rows = await connection.fetch(_ASKED, provider, start, end, operations, timeout=WORK_TIMEOUT_S)
     return [Asked(*row[:3], *map(int, row[3:])) for row in map(tuple, rows)]
 
 

@@ -49,7 +49,15 @@ ROW = Exported(DAY, "gpt-4o-2024-08-06", "key_abc", 5, 1000, 800, 500)
     ],
 )
 def test_openais_exports(data: str) -> None:
-    assert read_openai(data.encode()) == [ROW]
+    kind = "" if "," in data.partition("\n")[0] and data[:1] not in "{[" else "completions"
+    assert read_openai(data.encode()) == [ROW._replace(kind=kind)]
+
+
+def test_what_an_export_does_not_say_is_not_nothing() -> None:
+    result = {"object": "organization.usage.images.result", "images": 2, "model": "m", "input_tokens": None}
+    assert read_openai(json.dumps(page(result)).encode()) == [Exported(DAY, "m", "", None, None, None, None, "images")]
+    table = b"date,model,input_tokens,output_tokens\n2027-01-02,m,5,1\n"
+    assert read_mistral(table) == [Exported(DAY, "m", "", None, 5, None, 1)]
 
 
 def test_mistrals_export() -> None:
@@ -64,11 +72,16 @@ def test_mistrals_export() -> None:
         "start_date": "2027-01-01",
         "completion": {"models": {"mistral-large-latest::x": model}},
     }
-    assert sorted(read_mistral(json.dumps(answer).encode())) == [
-        Exported(DAY, "mistral-large-latest", "", 0, 0, 0, 30),
-        Exported(DAY, "mistral-large-latest", "", 0, 5, 5, 0),
-        Exported(DAY, "mistral-large-latest", "", 0, 70, 0, 0),
+    assert read_mistral(json.dumps(answer).encode()) == [
+        Exported(DAY, "mistral-large-latest", "", None, 70, None, 0),
+        Exported(DAY, "mistral-large-latest", "", None, 5, 5, 0),
+        Exported(DAY, "mistral-large-latest", "", None, 0, None, 30),
     ]
+
+
+def test_what_is_nested_without_end_is_told() -> None:
+    with pytest.raises(ExportError, match="cannot be read"):
+        read_mistral(b'{"completion": {"models": {"m": ' + b"[" * 200_000 + b"]" * 200_000 + b"}}}")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +93,7 @@ def test_mistrals_export() -> None:
         (json.dumps(page({**RESULT, "model": None})), "told apart by model"),
         (json.dumps(page({**RESULT, "input_tokens": -1})), "cannot be read"),
         ("start_time,model,cost\n", "neither JSON nor a table"),
+        ("date,model,input_tokens,output_tokens\n9999-12-31,m,1,1\n", "9999-12-31 is no day"),
         ("date,model,input_tokens,output_tokens\nsoon,m,1,1\n", "line 2: 'soon' is no date"),
         ("date,model,input_tokens,output_tokens\n2027-01-01,m,1.5,1\n", "line 2: '1.5' is no number"),
     ],
