@@ -186,8 +186,8 @@ def _hints(before: ModelRow, after: ModelRow, given: Sequence[Rate], when: datet
             f"At {when:%Y-%m-%d %H:%M} UTC other prices of {', '.join(hidden)} stand before these: they begin later; "
             f"see: tollway prices list --model {after.name}"
         )
-    lost = _tiers(_price(before, when)) - _tiers(_price(after, when))
-    if lost := sorted((bucket, tier) for bucket, tier in lost if bucket in {rate.bucket for rate in given}):
+    gone = _tiers(_price(before, when)) - _tiers(_price(after, when))
+    if lost := sorted((bucket, tier) for bucket, tier in gone if bucket in {rate.bucket for rate in given}):
         buckets, tiers = (", ".join(dict.fromkeys(names)) for names in zip(*lost, strict=True))
         yield (
             f"The service tiers {tiers} have no price of their own for {buckets} any more; "
