@@ -101,6 +101,8 @@ class _Band(msgspec.Struct, frozen=True):
     """The four common buckets have rates, and nothing else costs: they say all of a plain usage."""
     rates: Mapping[str, _Billed]
     """Of every bucket that has one, by its own or by what it falls back to."""
+    usual: frozenset[str]
+    """Of them those of tokens whose rate is no service tier's."""
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -180,9 +182,10 @@ class Price(msgspec.Struct, frozen=True):
 
 def _is_usual(band: _Band, usage: Usage) -> bool:
     """Whether tokens are billed by a rate that no service tier has."""
+    if not band.usual:
+        return False
     counts = zip(_COMMON, (usage.input, usage.cache_read, usage.output, usage.reasoning), strict=True)
-    used = {bucket for bucket, count in counts if count} | (usage.others.keys() & _TOKENS)
-    return any(not band.rates[bucket].rate.tier for bucket in used if bucket in band.rates)
+    return any(count and bucket in band.usual for bucket, count in counts) or not band.usual.isdisjoint(usage.others)
 
 
 def _amount(bucket: str, count: int, billed: _Billed | None) -> Amount:
@@ -297,12 +300,13 @@ def _band(above: int, rates: Iterable[tuple[Rate, _Billed]]) -> _Band:
             if one in own:
                 found[bucket] = own[one]
                 break
+    usual = frozenset({bucket for bucket, billed in found.items() if bucket in _TOKENS and not billed.rate.tier})
     common = [found.get(bucket) for bucket in _COMMON]
     units = [one.units for one in common if one is not None and _is_plain(one)]
     if len(units) < len(_COMMON) or Bucket.REQUESTS in own:
-        return _Band(above, 0, 0, 0, 0, False, MappingProxyType(found))
+        return _Band(above, 0, 0, 0, 0, False, MappingProxyType(found), usual)
     fresh, cached, output, reasoning = units
-    return _Band(above, fresh, cached, output, reasoning, True, MappingProxyType(found))
+    return _Band(above, fresh, cached, output, reasoning, True, MappingProxyType(found), usual)
 
 
 _COMMON = (Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING)
