@@ -4,7 +4,10 @@
    after a lost answer finds the position moved; one after a restored backup finds the entries there by their names.
 2. A journal is removed only when its writer is gone, all of it is posted, and what was under way in it is entered.
 3. What cannot be posted (a damaged piece, a value that PostgreSQL refuses) is set aside in a file beside the journal
-   before the position passes it, and holds up nothing else.
+   before the position passes it, and holds up nothing else. So is what began in months that are forgotten: nobody can
+   tell any more whether it was posted.
+4. What the database knows of a file's position counts, not what is remembered: it may be another one by now, which
+   lacks the last commits.
 """
 
 import asyncio
@@ -12,18 +15,26 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
 
+from tollway.accounting.aside import Aside
+from tollway.accounting.batches import (
+    AlreadyThereError,
+    Batch,
+    ForgottenMeanwhileError,
+    RefusedError,
+    months,
+    post_batch,
+)
+from tollway.accounting.drafts import remove_drafts
 from tollway.accounting.journal import SUFFIX
 from tollway.accounting.journal_reader import Chunk, is_abandoned, read_records
-from tollway.accounting.ledger_rows import COLUMNS, lines_of, months_of
 from tollway.accounting.open_attempts import LOST, lost_attempts
 from tollway.accounting.records import PriceCard, Record, Settlement
 
@@ -46,40 +57,23 @@ BATCH_TIMEOUT_S = 30.0
 
 _log = logging.getLogger(__name__)
 
-_POISON = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, OverflowError)
-
-_LATER = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.InsufficientPrivilegeError)
-"""Why a month's table may have to wait."""
-
-_MAX_SILENCE = "10s"
-"""A poster that is stopped in the middle of a transaction holds up all others for so long at most."""
+_DAMAGED = "they are damaged"
+_FORGOTTEN = "they began in months whose entries are forgotten, and may have been posted before"
 
 _MAKE_MONTH = "SELECT tollway.ledger_partition($1)"
-_LIST = ", ".join(COLUMNS)
-_STAGE = "tollway_posting"
-
-_CLAIM = """
-WITH limits AS (SELECT set_config('idle_in_transaction_session_timeout', $2, true))
-INSERT INTO tollway.journal_positions AS p (file, position) SELECT $1, 0 FROM limits
-ON CONFLICT (file) DO UPDATE SET updated_at = now()
-RETURNING p.position
-"""
-_KEEP_CARDS = """
-INSERT INTO tollway.price_cards (id, rates)
-SELECT id, rates::jsonb FROM unnest($1::bigint[], $2::text[]) AS card (id, rates) ORDER BY id
-ON CONFLICT (id) DO NOTHING
-"""
-_CREATE_STAGE = f"""
-CREATE TEMPORARY TABLE IF NOT EXISTS {_STAGE} ON COMMIT DELETE ROWS AS
-SELECT {_LIST} FROM tollway.ledger WITH NO DATA
-"""  # noqa: S608 - only constants of this module
-_POST_STAGED = f"INSERT INTO tollway.ledger ({_LIST}) SELECT {_LIST} FROM {_STAGE} ON CONFLICT DO NOTHING"  # noqa: S608
-_ADVANCE = "UPDATE tollway.journal_positions SET position = $2, updated_at = now() WHERE file = $1"
 _ENTERED_AS = "SELECT call_id, attempt FROM tollway.ledger WHERE call_id = ANY($1) AND outcome = $2"
+_POSITION = "SELECT position FROM tollway.journal_positions WHERE file = $1"
 _FORGET = "DELETE FROM tollway.journal_positions WHERE file = $1"
-
-
-_Put: TypeAlias = Callable[[asyncpg.Connection, bytes], Awaitable[int]]
+_FORGET_STRAYS = """
+DELETE FROM tollway.journal_positions WHERE updated_at < now() - interval '100 days' AND file <> ALL($1)
+"""
+_IN_THE_WAY = """
+SELECT DISTINCT format('process %s of %s (%s)', a.pid, a.usename, a.application_name)
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.relation IN ('tollway.key_totals'::regclass, 'tollway.ledger'::regclass) AND l.granted
+    AND l.mode <> 'AccessShareLock' AND a.pid <> pg_backend_pid()
+LIMIT 5
+"""
 
 
 @dataclass(slots=True)
@@ -112,6 +106,8 @@ class Poster:
         self._directory = directory
         self._positions: dict[str, int] = {}
         self._months: set[tuple[int, int]] = set()  # that have been asked for
+        self._odd: set[str] = set()  # names in the directory that are no journals', and have been told
+        self._aside = Aside()
         self._delivered = directory / f"delivered-{os.getpid()}-{os.urandom(4).hex()}"  # no file, but a name to claim
         self._before_removal = before_removal
         """Told of each journal that is done for good, while it is still there."""
@@ -122,24 +118,46 @@ class Poster:
     async def run(self) -> None:
         """Post whatever comes, until cancelled; a cancelled batch is rolled back and loses nothing."""
         pause_s = TAIL_INTERVAL_S
+        tidy = False
         while True:
             posted = self.figures.posted
             try:
                 await self.post()
+                if not tidy:
+                    await self._tidy()
+                    tidy = True
             except Exception as error:  # whatever it is, asyncpg has many: posting must go on when it is over
-                if not self.figures.away:
-                    _log.warning("settlements wait in their journals, %s: %r", _why(error), error)
-                self.figures.away = True
-                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                    await self._pool.expire_connections()  # or they would stay with the server that was demoted
+                await self._note_failure(error)
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
             else:
                 if self.figures.away:
                     _log.info("settlements are posted again")
                 self.figures.away = False
                 pause_s = BUSY_INTERVAL_S if self.figures.posted - posted >= BUSY_ENTRIES else TAIL_INTERVAL_S
+            self._aside.turn()
             # Not all gateways at the same moment, when the database is back.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1) if self.figures.away else pause_s)  # noqa: S311
+
+    async def _note_failure(self, error: Exception) -> None:
+        if not self.figures.away:
+            who = await self._in_the_way() if isinstance(error, asyncpg.LockNotAvailableError) else ""
+            _log.warning("settlements wait in their journals, %s: %r%s", _why(error), error, who)
+        self.figures.away = True
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            await self._pool.expire_connections()  # or they would stay with the server that was demoted
+
+    async def _in_the_way(self) -> str:
+        """Whose open transactions have changed totals."""
+        try:
+            rows = await self._pool.fetch(_IN_THE_WAY)
+        except Exception as error:  # it is only told
+            return f" (whose it is cannot be seen: {error!r})"
+        return f" In the way may be: {', '.join(row[0] for row in rows)}" if rows else ""
+
+    async def _tidy(self) -> None:
+        """Remove what processes left that died at an odd moment."""
+        remove_drafts(self._directory)
+        await self._pool.execute(_FORGET_STRAYS, [path.name for path in self._directory.glob(f"[!.]*{SUFFIX}")])
 
     async def post(self) -> None:
         """Post all that the journals hold now, and remove those that are done for good.
@@ -148,7 +166,7 @@ class Poster:
         """
         failed: Exception | None = None
         behind_bytes = 0
-        for path in sorted(self._directory.glob(f"[!.]*{SUFFIX}")):
+        for path in filter(self._is_journal, sorted(self._directory.glob(f"[!.]*{SUFFIX}"))):
             with contextlib.suppress(FileNotFoundError):  # another poster was quicker
                 try:
                     await self._post_journal(path)
@@ -159,33 +177,55 @@ class Poster:
         if failed is not None:
             raise failed
 
+    def _is_journal(self, path: Path) -> bool:
+        """Whether it can be read at all; what cannot is told once and passed over."""
+        if path.is_file() and os.access(path, os.R_OK):
+            return True
+        if path.name not in self._odd and path.exists():
+            _log.error("%s is no file that can be read; it is passed over", path)
+            self._odd.add(path.name)
+        return False
+
     async def _post_journal(self, path: Path) -> None:
         abandoned = is_abandoned(path)  # asked before reading: what is read afterwards is all there will be
-        position = self._positions.get(path.name, 0)
-        while True:
-            chunk = read_records(path, position, abandoned=abandoned)
-            if chunk.position == position:
+        position = await self._post_from(path, self._positions.get(path.name, 0), abandoned)
+        while abandoned:
+            reached = await self._enter_lost(path, position)
+            if reached == position:
+                reached = await self._pool.fetchval(_POSITION, path.name) or 0
+            if reached == position:
                 break
-            position = await self._post_chunk(path, position, chunk)
-            self._positions[path.name] = position
+            position = await self._post_from(path, reached, abandoned)
         if abandoned:
-            await self._enter_lost(path, position)
             if self._before_removal is not None:
                 self._before_removal(path)
             path.unlink()  # noqa: ASYNC240 - as short as the reads
             await self._pool.execute(_FORGET, path.name)
             self._positions.pop(path.name, None)
 
-    async def _enter_lost(self, path: Path, position: int) -> None:
-        """Enter what was under way when the writer of a journal died, which is read up to its end."""
+    async def _post_from(self, path: Path, position: int, abandoned: bool) -> int:
+        """Post all that follows; up to where."""
+        while (chunk := read_records(path, position, abandoned=abandoned)).position != position:
+            position = await self._post_chunk(path, position, chunk)
+            self._positions[path.name] = position
+        return position
+
+    async def _enter_lost(self, path: Path, position: int) -> int:
+        """Enter what was under way when the writer of a journal died, which is read up to its end.
+
+        Returns where to read on: another position where the database knows of less.
+        """
         found = await lost_attempts(path)
         for start in range(0, len(found), _LOST_AT_ONCE):
             some: list[Record] = [*found[start : start + _LOST_AT_ONCE]]
-            await self._post_chunk(path, position, Chunk(some, [position] * len(some), position, []))
+            reached = await self._post_chunk(path, position, Chunk(some, [position] * len(some), position, []))
+            if reached != position:
+                return reached
         if lost := await self._lost_of(found):
             self._tell_beside(lost)
             self.figures.lost += len(lost)
             _log.warning("a worker died with %d attempts under way: they are entered by estimate", len(lost))
+        return position
 
     async def _lost_of(self, found: Sequence[Settlement]) -> list[Settlement]:
         """Those that the ledger has as lost; it may have known better, from a delivery."""
@@ -211,12 +251,11 @@ class Poster:
     async def _post_chunk(self, path: Path, position: int, chunk: Chunk) -> int:
         try:
             return await self._commit(path, position, chunk.records, chunk.position, chunk.damaged)
-        except _POISON as error:
+        except RefusedError as error:
             if len(chunk.records) > 1:
                 return await self._post_halves(path, position, chunk)
-            _log.error("PostgreSQL refuses a settlement: %r", error)
-            aside = [*chunk.damaged, msgspec.json.encode(chunk.records)]
-            return await self._commit(path, position, [], chunk.position, aside)
+            aside = [*chunk.damaged, *map(msgspec.json.encode, chunk.records)]
+            return await self._commit(path, position, [], chunk.position, aside, f"PostgreSQL refuses: {error}")
 
     async def _post_halves(self, path: Path, position: int, chunk: Chunk) -> int:
         """The batch holds poison: halve it until that is alone."""
@@ -228,68 +267,55 @@ class Poster:
         return await self._post_chunk(path, middle, second) if reached == middle else reached
 
     async def _commit(
-        self, path: Path, position: int, records: Sequence[Record], following: int, aside: Sequence[bytes]
+        self,
+        path: Path,
+        position: int,
+        records: Sequence[Record],
+        following: int,
+        aside: Sequence[bytes],
+        why: str = _DAMAGED,
     ) -> int:
         """Post the records and move the position in one transaction; returns where to read on."""
         settlements = [record for record in records if isinstance(record, Settlement)]
-        lines = lines_of(settlements)
         cards = {record.price_id: record.rates for record in records if isinstance(record, PriceCard)}
+        batch = Batch(path.name, position, following, settlements, cards)
         await self._make_months(settlements)
+        again = False
+        while True:
+            try:
+                async with self._transaction() as connection:
+                    posted = await post_batch(connection, batch, again=again)
+                    if isinstance(posted, int):
+                        return posted
+                    self._aside.keep(path, aside, why)
+                    self._aside.keep(path, [*map(msgspec.json.encode, posted.late)], _FORGOTTEN)
+            except AlreadyThereError:
+                again = True
+            except ForgottenMeanwhileError:
+                pass
+            else:
+                break
+        self.figures.posted += posted.new
+        self.figures.set_aside += len(aside) + len(posted.late)
+        return following
 
-        async def transaction(put: _Put) -> int:
-            async with asyncio.timeout(BATCH_TIMEOUT_S), self._pool.acquire() as connection, connection.transaction():
-                known: int = await connection.fetchval(_CLAIM, path.name, _MAX_SILENCE)
-                if known != position:
-                    return known  # another poster was here, or this one before it was restarted
-                if cards:
-                    await connection.execute(_KEEP_CARDS, [*cards], [*cards.values()])
-                posted = await put(connection, lines) if lines else 0
-                await connection.execute(_ADVANCE, path.name, following)
-                if aside:
-                    _set_aside(path.with_suffix(".aside"), aside)
-            self.figures.posted += posted
-            self.figures.set_aside += len(aside)
-            return following
-
-        try:
-            return await transaction(_put)
-        except asyncpg.UniqueViolationError:
-            return await transaction(_put_missing)
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        async with asyncio.timeout(BATCH_TIMEOUT_S), self._pool.acquire() as connection, connection.transaction():
+            yield connection
 
     async def _make_months(self, settlements: Sequence[Settlement]) -> None:
-        """See to it that the ledger has the tables of their months; without them entries go to its default."""
-        for month in months_of(settlements) - self._months:
-            try:
-                await self._pool.execute(_MAKE_MONTH, date(*month, 1))
-            except _LATER as error:
-                _log.info("the ledger's table for %d-%02d has to wait: %s", *month, error)
+        """See to it that the ledger has the tables of their months; without them entries go to its default.
+
+        Whatever keeps a table from being made keeps no entry from being posted.
+        """
+        for month in months(settlements) - self._months:
+            async with self._pool.acquire() as connection:
+                try:
+                    await connection.execute(_MAKE_MONTH, date(*month, 1))
+                except (asyncpg.PostgresError, TimeoutError) as error:
+                    _log.info("the ledger's table for %d-%02d has to wait: %r", *month, error)
             self._months.add(month)
-
-
-async def _put(connection: asyncpg.Connection, lines: bytes) -> int:
-    """Add entries, of which none may be there."""
-    return _count(await connection.copy_to_table("ledger", schema_name="tollway", **_as_lines(lines)))
-
-
-async def _put_missing(connection: asyncpg.Connection, lines: bytes) -> int:
-    """Add those that are not there yet; it takes twice as long."""
-    await connection.execute(_CREATE_STAGE)
-    await connection.copy_to_table(_STAGE, **_as_lines(lines))
-    return _count(await connection.execute(_POST_STAGED))
-
-
-def _as_lines(lines: bytes) -> dict[str, Any]:
-    """The driver's arguments for a COPY of them."""
-
-    async def source() -> AsyncIterator[bytes]:
-        yield lines
-
-    return {"source": source(), "columns": COLUMNS, "format": "text", "null": ""}
-
-
-def _count(status: str) -> int:
-    """How many rows a command wrote, by what the server says of it: ``COPY 7``, ``INSERT 0 7``."""
-    return int(status.rpartition(" ")[2])
 
 
 def _why(error: Exception) -> str:
@@ -301,17 +327,7 @@ def _why(error: Exception) -> str:
             return "PostgreSQL's disk is full"
         case asyncpg.TooManyConnectionsError():
             return "PostgreSQL has no connection left for us"
+        case asyncpg.LockNotAvailableError():
+            return "somebody holds a lock on the ledger or its totals"
         case _:
             return "PostgreSQL takes none"
-
-
-def _set_aside(beside: Path, pieces: Sequence[bytes]) -> None:
-    """Keep what cannot be posted where a person can look at it."""
-    with beside.open("ab") as file:
-        file.writelines(piece + b"\n" for piece in pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    size = sum(map(len, pieces))
-    _log.error(
-        "%d pieces of a journal (%d bytes) cannot be posted, they are set aside in %s", len(pieces), size, beside
-    )

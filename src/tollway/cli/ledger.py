@@ -67,9 +67,9 @@ async def prune(
       tollway ledger prune --before 2027-01-01 --dry-run
     """
     limit = moment(before)
-    if limit > datetime.now(UTC):
-        raise typer.BadParameter("entries to come cannot be forgotten", param_hint="--before")
     async with session() as opened:
+        if limit > await ledger.days_ago(opened.connection, 0):
+            raise typer.BadParameter("entries to come cannot be forgotten", param_hint="--before")
         if dry_run:
             say(f"{await ledger.prunable(opened.connection, limit)} entries would be forgotten.")
             return

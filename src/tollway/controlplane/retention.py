@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
@@ -17,17 +15,12 @@ _AGAIN_S = 300.0
 _log = logging.getLogger("tollway.retention")
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Retention:
     """``days``: how long entries are kept; None: for ever."""
 
-    def __init__(self, pool: asyncpg.Pool, days: int | None, now: Callable[[], datetime] = _now) -> None:
+    def __init__(self, pool: asyncpg.Pool, days: int | None) -> None:
         self._pool = pool
         self._days = days
-        self._now = now
         self._outage = Outage(_log, "the ledger's months wait", "the ledger's months are looked after again")
 
     async def run(self) -> None:
@@ -46,12 +39,11 @@ class Retention:
 
     async def turn(self) -> None:
         """Do what is to be done now. Raises what asyncpg raises: the next turn does it."""
-        now = self._now()
         async with self._pool.acquire() as connection:
-            await ledger.make_months(connection, now)
+            await ledger.make_months(connection)
             if self._days is None:
                 return
-            before = now - timedelta(days=self._days)
+            before = await ledger.days_ago(connection, self._days)
             count = await ledger.prune(connection, before)
         if count:
             _log.info("%d entries of the ledger from before %s are forgotten, their sums stay", count, before.date())

@@ -1,7 +1,7 @@
 """The ledger's months and entries, for those who look after them; who posts is ``accounting/posting.py``."""
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import NamedTuple
 
 import asyncpg
@@ -9,13 +9,13 @@ import asyncpg
 WORK_TIMEOUT_S = 3600.0
 """Of a statement that goes through the whole ledger."""
 
-_AHEAD = timedelta(days=7)
-
 _ENTRIES = """
 SELECT l.*, c.rates FROM tollway.ledger l LEFT JOIN tollway.price_cards c ON c.id = l.price_id
 WHERE l.call_id = $1 AND ($2::integer IS NULL OR l.attempt = $2) ORDER BY l.started_at, l.attempt LIMIT 1000
 """
-_OLDER_IN_DEFAULT = "SELECT count(*) FROM tollway.ledger_default WHERE started_at < $1"
+_DAYS_AHEAD = 7
+_MAKE_MONTH = "SELECT tollway.ledger_partition((now() AT TIME ZONE 'UTC')::date + $1::integer, gather => true)"
+_OLDER_IN_DEFAULT = "SELECT count(*) FROM tollway.ledger_default WHERE started_at < date_trunc('month', $1, 'UTC')"
 _ENDED = "SELECT table_name FROM tollway.ledger_months WHERE ends_at <= $1 ORDER BY 1"
 
 
@@ -67,16 +67,26 @@ async def asked(
     return [Asked(*row[:3], *map(int, row[3:])) for row in map(tuple, rows)]
 
 
-async def make_months(connection: asyncpg.Connection, now: datetime) -> None:
-    """See to it that this month has its table, and the next one some days before it begins."""
-    for day in (now, now + _AHEAD):
-        await connection.execute("SELECT tollway.ledger_partition($1)", day.date())
+async def make_months(connection: asyncpg.Connection) -> None:
+    """See to it that this month has its table, and the next one some days before it begins, by PostgreSQL's clock.
+
+    Entries that lie in the default because there was none are moved, however many they are.
+    """
+    for days in (0, _DAYS_AHEAD):
+        await connection.execute(_MAKE_MONTH, days, timeout=WORK_TIMEOUT_S)
+
+
+async def days_ago(connection: asyncpg.Connection, days: int) -> datetime:
+    """When that was, by PostgreSQL's clock: of several gateways one may have a wrong one."""
+    moment: datetime = await connection.fetchval("SELECT now() - make_interval(days => $1)", days)
+    return moment
 
 
 async def prune(connection: asyncpg.Connection, before: datetime) -> int:
-    """Forget the entries of whole months (UTC) that ended before, and older ones of odd clocks; how many.
+    """Forget the entries of whole months (UTC) that ended before, those of odd clocks as well; how many.
 
-    The sums stay. Raises asyncpg.LockNotAvailableError where somebody reads them for long: try again.
+    The sums stay. Raises asyncpg.LockNotAvailableError where somebody reads them for long: try again; and
+    asyncpg.InvalidParameterValueError for a moment that is to come, by PostgreSQL's clock.
     """
     count: int = await connection.fetchval("SELECT tollway.prune_ledger($1)", before, timeout=WORK_TIMEOUT_S)
     return count

@@ -18,10 +18,12 @@ import pytest
 
 from fakes.postgres import database_url
 from fakes.settlements import settlement
+from tollway.accounting import batches
 from tollway.accounting import posting as module
 from tollway.accounting.journal import Journal
 from tollway.accounting.posting import Poster
 from tollway.accounting.records import PriceCard
+from tollway.store import ledger
 
 
 @dataclass
@@ -178,6 +180,9 @@ async def test_a_month_that_cannot_be_made_now_gets_its_entries_later(postgres_u
         where = "SELECT relname FROM tollway.ledger l JOIN pg_class c ON c.oid = l.tableoid"
         assert await it.pool.fetchval(where) == "ledger_default"
         await it.restarted().poster._make_months([settlement(started_unix=time.time())])
+        assert await it.pool.fetchval(where) == "ledger_default", "who posts does not wait for entries to be moved"
+        async with it.pool.acquire() as connection:
+            await ledger.make_months(connection)
         assert await it.pool.fetchval(where) == f"ledger_{datetime.now(UTC):%Y_%m}"
         assert (await it.total() or ())[1] == 1
         journal.close()
@@ -221,7 +226,7 @@ async def test_entries_totals_and_position_are_one_transaction(
         journal = it.journal()
         journal.append(settlement(cost=5))
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_ADVANCE", "SELECT pg_terminate_backend(pg_backend_pid()), $1::text, $2::bigint")
+            patch.setattr(batches, "_ADVANCE", "SELECT pg_terminate_backend(pg_backend_pid()), $1::text, $2::bigint")
             with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
                 await it.poster.post()
         assert await it.attempts() == [] and await it.total() is None

@@ -146,64 +146,91 @@ BEGIN
         name, 'Entries are never changed; correct them by a row of kind adjustment. Old ones are forgotten by: tollway ledger prune');
 END $$;
 
--- Makes the table of a day's month, unless it is there, or the month is none that entries of today fall into. Whoever
--- may post may call it. What cannot have its locks within a second waits: entries go to the default, and are moved later.
-CREATE FUNCTION tollway.ledger_partition(day date) RETURNS boolean
+-- Makes the table of a day's month, unless it is there, or the month is forgotten, or none that entries of today fall
+-- into. Whoever may post may call it. What cannot have its locks within a second waits: entries go to the default.
+-- Where some lie there already, only who gathers makes the table: that copies them first, while others go on posting,
+-- and then holds these up for as long as it takes to look for what came meanwhile (a second or two for a million).
+CREATE FUNCTION tollway.ledger_partition(day date, gather boolean DEFAULT false) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '1s' AS $$
 DECLARE
     name CONSTANT text := 'ledger_' || to_char(day, 'YYYY_MM');
     first CONSTANT timestamptz := date_trunc('month', day::timestamp) AT TIME ZONE 'UTC';
     following CONSTANT timestamptz := (date_trunc('month', day::timestamp) + interval '1 month') AT TIME ZONE 'UTC';
+    scattered boolean;
 BEGIN
-    IF first NOT BETWEEN now() - interval '2 years' AND now() + interval '1 month' THEN
+    IF first NOT BETWEEN now() - interval '2 years' AND now() + interval '1 month'
+            OR first < (SELECT pruned_before FROM tollway.installation) THEN
         RETURN false;
     END IF;
     IF to_regclass('tollway.' || name) IS NOT NULL THEN
         RETURN true;
     END IF;
-    LOCK TABLE tollway.ledger_default IN ACCESS EXCLUSIVE MODE;  -- of several posters one makes it
+    PERFORM pg_advisory_xact_lock('tollway.ledger'::regclass::oid::bigint);  -- of several posters one makes it
     IF to_regclass('tollway.' || name) IS NOT NULL THEN
         RETURN true;
     END IF;
-    EXECUTE format('CREATE TABLE tollway.%I (LIKE tollway.ledger INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
+    scattered := EXISTS (SELECT FROM tollway.ledger_default WHERE started_at >= first AND started_at < following);
+    IF scattered AND NOT gather THEN
+        RETURN false;
+    END IF;
+    -- With its bounds and its index, so that nothing is read or built while others wait.
+    EXECUTE format('CREATE TABLE tollway.%I (LIKE tollway.ledger INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,
+        CONSTRAINT bounds CHECK (started_at >= %L AND started_at < %L))', name, first, following);
+    IF scattered THEN
+        EXECUTE format('INSERT INTO tollway.%I SELECT * FROM tollway.ledger_default WHERE started_at >= $1 AND started_at < $2', name)
+            USING first, following;
+    END IF;
+    LOCK TABLE tollway.ledger_default IN ACCESS EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM tollway.ledger_default WHERE started_at >= first AND started_at < following) THEN
+        EXECUTE format('INSERT INTO tollway.%I SELECT * FROM tollway.ledger_default d WHERE started_at >= $1 AND started_at < $2
+            AND NOT EXISTS (SELECT FROM tollway.%I m
+                WHERE (m.call_id, m.attempt, m.started_at) = (d.call_id, d.attempt, d.started_at))', name, name) USING first, following;
         ALTER TABLE tollway.ledger_default DISABLE TRIGGER refuse;
-        EXECUTE format('WITH moved AS (DELETE FROM tollway.ledger_default WHERE started_at >= $1 AND started_at < $2 RETURNING *)
-            INSERT INTO tollway.%I SELECT * FROM moved', name) USING first, following;
+        DELETE FROM tollway.ledger_default WHERE started_at >= first AND started_at < following;
         ALTER TABLE tollway.ledger_default ENABLE TRIGGER refuse;
     END IF;
     EXECUTE format('ALTER TABLE tollway.ledger ATTACH PARTITION tollway.%I FOR VALUES FROM (%L) TO (%L)', name, first, following);
+    EXECUTE format('ALTER TABLE tollway.%I DROP CONSTRAINT bounds', name);
     PERFORM tollway.guard_ledger(name);
     RETURN true;
 END $$;
 
--- Forgets the entries of whole months that ended before, and older ones of the default; the sums stay. It needs the
--- rights of the ledger's owner. What cannot have its locks within a second is left for the next time, by an error.
+-- Forgets the entries of whole months that ended before, in the default as well; the sums stay. It needs the rights of
+-- the ledger's owner. What cannot have its locks within a second is left for the next time, by an error. It counts first,
+-- and holds up posting only for as long as it takes to drop tables.
 CREATE FUNCTION tollway.prune_ledger(before timestamptz) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog SET lock_timeout = '1s' AS $$
 DECLARE
+    until CONSTANT timestamptz := date_trunc('month', before, 'UTC');
+    names text[];
     name text;
     entries bigint;
     gone bigint := 0;
 BEGIN
-    LOCK TABLE tollway.ledger_default IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
-    FOR name IN SELECT table_name FROM tollway.ledger_months WHERE ends_at <= before LOOP
+    IF before IS NULL OR before > now() THEN
+        RAISE EXCEPTION 'entries to come cannot be forgotten' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM pg_advisory_xact_lock('tollway.ledger'::regclass::oid::bigint);  -- one at a time
+    names := ARRAY(SELECT table_name FROM tollway.ledger_months WHERE ends_at <= until ORDER BY 1);
+    FOREACH name IN ARRAY names LOOP
         EXECUTE format('SELECT count(*) FROM tollway.%I', name) INTO entries;
-        EXECUTE format('DROP TABLE tollway.%I', name);
         gone := gone + entries;
     END LOOP;
-    IF EXISTS (SELECT FROM tollway.ledger_default WHERE started_at < before) THEN
+    IF EXISTS (SELECT FROM tollway.ledger_default WHERE started_at < until) THEN
         ALTER TABLE tollway.ledger_default DISABLE TRIGGER refuse;
-        DELETE FROM tollway.ledger_default WHERE started_at < before;
+        DELETE FROM tollway.ledger_default WHERE started_at < until;
         GET DIAGNOSTICS entries = ROW_COUNT;
         ALTER TABLE tollway.ledger_default ENABLE TRIGGER refuse;
         gone := gone + entries;
     END IF;
-    UPDATE tollway.installation SET pruned_before = before WHERE pruned_before IS NULL OR pruned_before < before;
+    FOREACH name IN ARRAY names LOOP
+        EXECUTE format('DROP TABLE tollway.%I', name);
+    END LOOP;
+    UPDATE tollway.installation SET pruned_before = until WHERE pruned_before IS NULL OR pruned_before < until;
     RETURN gone;
 END $$;
 ALTER TABLE tollway.installation ADD COLUMN pruned_before timestamptz;
-COMMENT ON COLUMN tollway.installation.pruned_before IS 'entries of the ledger from before this moment may be gone';
+COMMENT ON COLUMN tollway.installation.pruned_before IS 'entries of the ledger from before this moment are gone, and no more of them are taken';
 
 CREATE VIEW tollway.ledger_months AS
     SELECT c.relname::text AS table_name, to_date(substr(c.relname, 8), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' AS starts_at,
