@@ -28,6 +28,8 @@ _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0  # also the longest delay between the database's return and a start that waited for it
 _OPENINGS = 3  # starts of the embedded one, should it be killed before its schema is current
 
+_UNICODE = ("UTF8", "SQL_ASCII")  # the latter takes any bytes as they are
+
 _UNUSABLE = "PostgreSQL answers but cannot be used yet, it is waited for"
 
 _log = logging.getLogger("tollway.database")
@@ -198,6 +200,17 @@ async def require_sessions(connection: asyncpg.Connection, url: Secret) -> None:
     )
 
 
+async def require_unicode(connection: asyncpg.Connection) -> None:
+    """Raise StartError for a database that cannot spell what providers say: its entries would be refused."""
+    encoding: str = await connection.fetchval("SELECT current_setting('server_encoding')")
+    if encoding not in _UNICODE:
+        raise StartError(
+            "DATABASE_URL",
+            f"names a database whose encoding is {encoding}, which not every text can be written in; "
+            "create one with ENCODING 'UTF8'",
+        )
+
+
 async def prepare(url: Secret, settings: Settings, key: Secret) -> None:
     """Migrate, check the encryption key, seed. Raises StartError, and what asyncpg raises."""
     await prepare_on(await connect(url.reveal(), "start"), settings, key)
@@ -206,6 +219,7 @@ async def prepare(url: Secret, settings: Settings, key: Secret) -> None:
 async def prepare_on(connection: asyncpg.Connection, settings: Settings, key: Secret) -> None:
     """As :func:`prepare`, on a connection, which is closed afterwards."""
     try:
+        await require_unicode(connection)
         await migrate(connection)
         await check_encryption_key(connection, Vault.of(key, settings.iv))
         await seed(connection)

@@ -20,6 +20,7 @@ from tollway.accounting.posting import Poster
 from tollway.accounting.records import Settlement
 from tollway.controlplane.retention import Retention
 from tollway.domain.money import to_decimal
+from tollway.store import ledger
 from tollway.store.ledger_check import differences
 from tollway.store.usage import EVER, Dimension, Used, total_of, usage
 
@@ -205,11 +206,13 @@ async def test_what_is_older_than_the_retention_is_forgotten_and_its_sums_stay(
         assert await differences(psql) == []
 
 
-async def test_a_month_is_made_before_it_begins(postgres_url: str) -> None:
+async def test_a_month_is_made_before_it_begins(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with pool_of(postgres_url) as pool:
-        await Retention(pool, None).turn()
         now = datetime.now(UTC)
-        months = {f"ledger_{day:%Y_%m}" for day in (now, now + timedelta(days=7))}
+        following = (now.replace(day=1) + timedelta(days=32)).replace(day=1)
+        monkeypatch.setattr(ledger, "_DAYS_AHEAD", (following - now).days)
+        await Retention(pool, None).turn()
+        months = {f"ledger_{day:%Y_%m}" for day in (now, following)}
         assert {row["table_name"] for row in await pool.fetch("SELECT table_name FROM tollway.ledger_months")} == months
 
 

@@ -351,3 +351,17 @@ async def test_a_gateway_serves_with_all_that_hosts_hand_out(start_gateway: Star
         key, _ = await gateway.new_key()
         assert (await gateway.client.chat(key, "demo/echo", "Hello")).text == "Hello"
         gateway.stop()
+
+
+async def test_a_database_that_cannot_spell_every_text_is_refused(
+    start_gateway: StartGateway, postgres_url: str
+) -> None:
+    async with connected(postgres_url) as psql:
+        await psql.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0")
+        try:
+            line = await asyncio.to_thread(
+                refused_start, start_gateway, DATABASE_URL=database_url(postgres_url, "latin")
+            )
+            assert "encoding is LATIN1" in line
+        finally:
+            await psql.execute("DROP DATABASE latin WITH (FORCE)")

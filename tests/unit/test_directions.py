@@ -22,7 +22,7 @@ ALLOWED = {
     "admission": {"domain", "routing"},
     "observe": {"domain"},
     "demo": {"domain", "wire"},
-    "accounting": {"domain"},
+    "accounting": {"domain", "observe"},
     "store": {"domain", "routing"},
 }
 """Folder → the other folders it may import. What is not listed (the shells and the composition roots) is free."""

@@ -15,10 +15,10 @@ _UNWRITABLE = (ValueError, TypeError, OverflowError)
 _UNACCEPTABLE = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 """What PostgreSQL says of a record that it never takes."""
 
-_MAX_SILENCE = "10s"
+_MAX_SILENCE_MS = 10_000
 """A poster that is stopped in the middle of a transaction holds up all others for so long at most."""
 
-_MAX_LOCK_WAIT = "5s"
+_MAX_LOCK_WAIT_MS = 5_000
 """… and somebody who changed a total and did not commit, until the log says who that may be."""
 
 _LIST = ", ".join(COLUMNS)
@@ -88,7 +88,7 @@ async def post_batch(connection: asyncpg.Connection, batch: Batch, *, again: boo
     ``again`` says that some entries may be there: otherwise one that is raises AlreadyThereError, and all is twice as
     quick. Raises RefusedError, ForgottenMeanwhileError, and what asyncpg raises.
     """
-    position, forgotten = await connection.fetchrow(_CLAIM, batch.file, _MAX_SILENCE, _MAX_LOCK_WAIT)
+    position, forgotten = await connection.fetchrow(_CLAIM, batch.file, str(_MAX_SILENCE_MS), str(_MAX_LOCK_WAIT_MS))
     if position != batch.position:
         return int(position)  # another poster was here, or this one before it was restarted
     settlements = batch.settlements

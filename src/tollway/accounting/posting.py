@@ -254,7 +254,7 @@ class Poster:
         except RefusedError as error:
             if len(chunk.records) > 1:
                 return await self._post_halves(path, position, chunk)
-            aside = [*chunk.damaged, *map(msgspec.json.encode, chunk.records)]
+            aside = [*chunk.damaged, *map(_with_names, chunk.records)]
             return await self._commit(path, position, [], chunk.position, aside, f"PostgreSQL refuses: {error}")
 
     async def _post_halves(self, path: Path, position: int, chunk: Chunk) -> int:
@@ -288,7 +288,7 @@ class Poster:
                     if isinstance(posted, int):
                         return posted
                     self._aside.keep(path, aside, why)
-                    self._aside.keep(path, [*map(msgspec.json.encode, posted.late)], _FORGOTTEN)
+                    self._aside.keep(path, [*map(_with_names, posted.late)], _FORGOTTEN)
             except AlreadyThereError:
                 again = True
             except ForgottenMeanwhileError:
@@ -316,6 +316,11 @@ class Poster:
                 except (asyncpg.PostgresError, TimeoutError) as error:
                     _log.info("the ledger's table for %d-%02d has to wait: %r", *month, error)
             self._months.add(month)
+
+
+def _with_names(record: Record) -> bytes:
+    """As a person may read it."""
+    return msgspec.json.encode(msgspec.structs.asdict(record))
 
 
 def _why(error: Exception) -> str:
