@@ -148,6 +148,21 @@ async def test_months_are_counted_before_anybody_has_to_wait(postgres_url: str, 
         assert await pruning == 2
 
 
+async def test_a_month_that_is_made_while_a_batch_waits_makes_no_record_a_bad_one(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_of(postgres_url) as pool, connected(postgres_url) as psql:
+        poster = Poster(pool, tmp_path)
+        monkeypatch.setattr("tollway.accounting.posting._MAKE_MONTH", "SELECT $1::date")
+        async with psql.transaction():
+            await psql.execute("SELECT tollway.ledger_partition((now() AT TIME ZONE 'UTC')::date)")
+            posting = asyncio.create_task(poster.enter([settlement(started_unix=time.time())]))
+            await waits_for_a_lock(pool)
+        await posting
+        assert poster.figures.set_aside == 0
+        assert await psql.fetchval("SELECT count(*) FROM tollway.ledger") == 1
+
+
 async def waits_for_a_lock(pool: asyncpg.Pool) -> None:
     async with asyncio.timeout(10):
         while not await pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):

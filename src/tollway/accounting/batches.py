@@ -78,15 +78,15 @@ class AlreadyThereError(Exception):
     """Some entries are in the ledger: begin again, and say so."""
 
 
-class ForgottenMeanwhileError(Exception):
-    """Months were forgotten since the transaction began: try again."""
+class MonthsChangedError(Exception):
+    """A month was made or forgotten since the transaction began: try again."""
 
 
 async def post_batch(connection: asyncpg.Connection, batch: Batch, *, again: bool) -> Posted | int:
     """Do it, within a transaction; or the position in the file, where that is another one than was thought.
 
     ``again`` says that some entries may be there: otherwise one that is raises AlreadyThereError, and all is twice as
-    quick. Raises RefusedError, ForgottenMeanwhileError, and what asyncpg raises.
+    quick. Raises RefusedError, MonthsChangedError, and what asyncpg raises.
     """
     position, forgotten = await connection.fetchrow(_CLAIM, batch.file, str(_MAX_SILENCE_MS), str(_MAX_LOCK_WAIT_MS))
     if position != batch.position:
@@ -103,7 +103,7 @@ async def post_batch(connection: asyncpg.Connection, batch: Batch, *, again: boo
         new = await (_put_missing if again else _put)(connection, lines) if lines else 0
     # From the first entry on nothing can be forgotten until the transaction ends; before that it can.
     if await connection.fetchval(_ADVANCE, batch.file, batch.following) != forgotten:
-        raise ForgottenMeanwhileError
+        raise MonthsChangedError
     return Posted(new, late)
 
 
@@ -118,6 +118,8 @@ def _refusing(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     try:
         yield
     except errors as error:
+        if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name is None:
+            raise MonthsChangedError from error  # no constraint of ours: the default's bounds, now that a month is made
         raise RefusedError(repr(error)) from error
 
 

@@ -27,7 +27,7 @@ from tollway.accounting.aside import Aside
 from tollway.accounting.batches import (
     AlreadyThereError,
     Batch,
-    ForgottenMeanwhileError,
+    MonthsChangedError,
     RefusedError,
     months,
     post_batch,
@@ -291,7 +291,7 @@ class Poster:
                     self._aside.keep(path, [*map(_with_names, posted.late)], _FORGOTTEN)
             except AlreadyThereError:
                 again = True
-            except ForgottenMeanwhileError:
+            except MonthsChangedError:
                 pass
             else:
                 break
