@@ -15,7 +15,7 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -54,6 +54,9 @@ _LOST_AT_ONCE = 1000  # entries in a transaction
 
 BATCH_TIMEOUT_S = 30.0
 """A transaction that takes longer is given up with its connection, and tried again."""
+
+_TRIES = 4
+"""Of a transaction, while months are made and forgotten or some of its entries are there."""
 
 _log = logging.getLogger(__name__)
 
@@ -151,8 +154,8 @@ class Poster:
         try:
             rows = await self._pool.fetch(_IN_THE_WAY)
         except Exception as error:  # it is only told
-            return f" (whose it is cannot be seen: {error!r})"
-        return f" In the way may be: {', '.join(row[0] for row in rows)}" if rows else ""
+            return f"; whose it is cannot be seen: {error!r}"
+        return f"; in the way may be: {', '.join(row[0] for row in rows)}" if rows else ""
 
     async def _tidy(self) -> None:
         """Remove what processes left that died at an odd moment."""
@@ -281,28 +284,25 @@ class Poster:
         batch = Batch(path.name, position, following, settlements, cards)
         await self._make_months(settlements)
         again = False
-        while True:
+        for _ in range(_TRIES):
             try:
-                async with self._transaction() as connection:
-                    posted = await post_batch(connection, batch, again=again)
-                    if isinstance(posted, int):
-                        return posted
-                    self._aside.keep(path, aside, why)
-                    self._aside.keep(path, [*map(_with_names, posted.late)], _FORGOTTEN)
+                return await self._transact(path, batch, aside, why, again=again)
             except AlreadyThereError:
                 again = True
-            except MonthsChangedError:
-                pass
-            else:
-                break
+            except MonthsChangedError as error:
+                _log.info("the ledger's months changed meanwhile: %r", error)
+        raise MonthsChangedError
+
+    async def _transact(self, path: Path, batch: Batch, aside: Sequence[bytes], why: str, *, again: bool) -> int:
+        async with asyncio.timeout(BATCH_TIMEOUT_S), self._pool.acquire() as connection, connection.transaction():
+            posted = await post_batch(connection, batch, again=again)
+            if isinstance(posted, int):
+                return posted
+            self._aside.keep(path, aside, why)
+            self._aside.keep(path, [*map(_with_names, posted.late)], _FORGOTTEN)
         self.figures.posted += posted.new
         self.figures.set_aside += len(aside) + len(posted.late)
-        return following
-
-    @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        async with asyncio.timeout(BATCH_TIMEOUT_S), self._pool.acquire() as connection, connection.transaction():
-            yield connection
+        return batch.following
 
     async def _make_months(self, settlements: Sequence[Settlement]) -> None:
         """See to it that the ledger has the tables of their months; without them entries go to its default.
