@@ -121,10 +121,12 @@ async def test_others_post_while_a_month_is_gathered_until_the_very_end(postgres
         await psql.execute("ALTER FUNCTION tollway.away RENAME TO ledger_partition")
         await psql.execute("ALTER FUNCTION tollway.ledger_partition SET lock_timeout = '30s'")
         async with reader.transaction():
-            # An open change of the default: the copy can be made, and what is held up for it cannot be.
+            # An open change of the default: the copy can be made, and only what comes after it has to wait.
             await reader.execute("LOCK TABLE tollway.ledger_default IN ROW EXCLUSIVE MODE")
             gathering = asyncio.create_task(ledger.make_months(psql))
             await waits_for_a_lock(pool)
+            copied = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND mode = 'RowExclusiveLock' AND granted)"
+            assert await pool.fetchval(copied, psql.get_server_pid())
             await reader.execute(
                 "INSERT INTO tollway.ledger (call_id, key_id, started_at, outcome, state, cost, charged)"
                 " VALUES ('late', 'key_1', now(), 'ok', 'exact', 1, true)"

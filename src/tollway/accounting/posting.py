@@ -193,12 +193,11 @@ class Poster:
         abandoned = is_abandoned(path)  # asked before reading: what is read afterwards is all there will be
         position = await self._post_from(path, self._positions.get(path.name, 0), abandoned)
         while abandoned:
-            reached = await self._enter_lost(path, position)
-            if reached == position:
-                reached = await self._pool.fetchval(_POSITION, path.name) or 0
-            if reached == position:
+            await self._enter_lost(path, position)
+            known: int = await self._pool.fetchval(_POSITION, path.name) or 0
+            if known == position:
                 break
-            position = await self._post_from(path, reached, abandoned)
+            position = await self._post_from(path, known, abandoned)
         if abandoned:
             if self._before_removal is not None:
                 self._before_removal(path)
@@ -213,22 +212,16 @@ class Poster:
             self._positions[path.name] = position
         return position
 
-    async def _enter_lost(self, path: Path, position: int) -> int:
-        """Enter what was under way when the writer of a journal died, which is read up to its end.
-
-        Returns where to read on: another position where the database knows of less.
-        """
+    async def _enter_lost(self, path: Path, position: int) -> None:
+        """Enter what was under way when the writer of a journal died, which is read up to its end."""
         found = await lost_attempts(path)
         for start in range(0, len(found), _LOST_AT_ONCE):
             some: list[Record] = [*found[start : start + _LOST_AT_ONCE]]
-            reached = await self._post_chunk(path, position, Chunk(some, [position] * len(some), position, []))
-            if reached != position:
-                return reached
+            await self._post_chunk(path, position, Chunk(some, [position] * len(some), position, []))
         if lost := await self._lost_of(found):
             self._tell_beside(lost)
             self.figures.lost += len(lost)
             _log.warning("a worker died with %d attempts under way: they are entered by estimate", len(lost))
-        return position
 
     async def _lost_of(self, found: Sequence[Settlement]) -> list[Settlement]:
         """Those that the ledger has as lost; it may have known better, from a delivery."""
@@ -314,6 +307,8 @@ class Poster:
                 try:
                     await connection.execute(_MAKE_MONTH, date(*month, 1))
                 except (asyncpg.PostgresError, TimeoutError) as error:
+                    if connection.is_closed():
+                        raise  # it is not the month
                     _log.info("the ledger's table for %d-%02d has to wait: %r", *month, error)
             self._months.add(month)
 

@@ -15,7 +15,7 @@ import pytest
 
 from fakes.connections import connected
 from fakes.settlements import PRICE, intent_of, settlement
-from tollway.accounting import aside, batches, drafts
+from tollway.accounting import aside, batches, drafts, posting
 from tollway.accounting.journal import Journal
 from tollway.accounting.posting import Poster
 
@@ -54,6 +54,19 @@ async def test_a_connection_that_fails_makes_no_record_a_bad_one(postgres_url: s
         await Poster(pool, tmp_path).post()
         assert await ledger(pool) == [("req_a", "ok")]
         journal.close()
+
+
+async def test_a_connection_that_is_lost_gives_no_month_up(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_of(postgres_url) as pool:
+        poster = Poster(pool, tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(posting, "_MAKE_MONTH", "SELECT pg_terminate_backend(pg_backend_pid()), $1::date")
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+                await poster.enter([settlement(started_unix=time.time())])
+        await poster.enter([settlement(started_unix=time.time())])
+        assert await pool.fetchval("SELECT count(*) FROM tollway.ledger_months") == 1
 
 
 async def test_a_journal_is_kept_until_the_database_of_now_has_all_of_it(postgres_url: str, tmp_path: Path) -> None:
