@@ -243,6 +243,46 @@ async def test_a_fallback_price_bills_the_tokens_and_the_entry_says_so(shared: C
     assert rows[0]["price_id"] is not None
 
 
+SOUND_ONLY = json.dumps([{"bucket": "input_audio_ms", "usd": "0.003", "per": 60_000}])
+
+
+@pytest.mark.parametrize(("rule", "status", "cost"), [("auto", 403, None), ("0.01/0.03", 200, "0.04")])
+async def test_a_price_that_leaves_tokens_free_is_none_for_a_chat(
+    shared: Callable[..., Gateway], rule: str, status: int, cost: str | None
+) -> None:
+    tenant = await keyless(shared(UNPRICED=rule))
+    model = await tenant.add_model(input_cost=None, output_cost=None)
+    await tenant.gateway.sql(ISSUED, model, SOUND_ONLY)
+    await tenant.gateway.configuration_is_live()
+    answer = await tenant.chat(model)
+    assert (answer.status, answer.header("x-tollway-cost")) == (status, cost)
+
+
+async def test_a_fee_does_not_hide_that_the_tokens_were_free(tenant: Tenant) -> None:
+    model = await tenant.add_model(input_cost=None, output_cost=None)
+    await tenant.gateway.sql(ISSUED, model, SOUND_ONLY)
+    await tenant.gateway.configuration_is_live()
+    usage = {"prompt_tokens": 30_000, "completion_tokens": 5000, "total_tokens": 36_000, "prompt_audio_seconds": 8}
+    tenant.openai.answers(reply(200, told(model, usage)))
+    assert (await tenant.chat(model)).header("x-tollway-cost") is None
+    (row,) = await tenant.ledger(1)
+    assert (row["cost"], row["priced"], row["doubt"]) == (Decimal("0.0004"), False, "unpriced_bucket")
+
+
+async def test_the_fallback_price_is_for_shared_credentials_and_for_tokens(shared: Callable[..., Gateway]) -> None:
+    gateway = shared(UNPRICED="0.01/0.03")
+    tenant = await new_tenant(gateway)
+    tenant.openai.answers(openai_reply(bill=Bill(1000, 1000)))
+    model = await tenant.add_model(input_cost=None, output_cost=None)
+    assert (await tenant.chat(model)).header("x-tollway-cost") is None
+    assert [(row["priced"], row["doubt"]) for row in await tenant.ledger(1)] == [(False, None)]
+    other = await keyless(gateway)
+    account = gateway.openai.account_of([("authorization", f"Bearer {gateway.settings['OPENAI_API_KEY']}")])
+    account.answers(reply(200, {"id": "m", "model": model, "results": [{"flagged": False}]}))
+    assert (await other.post("/v1/moderations", {"model": model, "input": "Hi"})).status == 200
+    assert [(row["priced"], row["doubt"], row["cost"]) for row in await other.ledger(1)] == [(True, None, 0)]
+
+
 async def test_a_provider_without_a_credential_bills_nobody(
     start_gateway: StartGateway, openai_provider: Upstream
 ) -> None:

@@ -147,8 +147,8 @@ class Books:
             call.snapshot.revision,
             0 if price is None else price.id,
             call.prompt_tokens if no_usage is NoUsage.ESTIMATE else 0,
-            no_usage is not NoUsage.UNPRICED,
-            FALLBACK_PRICE if price is not None and price is self.fallback_price else "",
+            no_usage is not NoUsage.UNPRICED and (price is None or price.bills_tokens),
+            FALLBACK_PRICE if price is not None and price is self.fallback_price and no_usage is NoUsage.ESTIMATE else "",
         )
         try:
             self._journal.intend(intent, price)
@@ -276,10 +276,9 @@ class Books:
         if price is None:
             return _Bill(usage, state, no_usage is NoUsage.FREE and not usage.total_tokens, 0, None, usage.doubt)
         cost, doubt = price.bill(usage)
-        if price is self.fallback_price:
+        if price is self.fallback_price and usage.total_tokens:
             doubt = joined(doubt, FALLBACK_PRICE)
-        # What was used has no rate: then nothing is not what it cost.
-        priced = cost != 0 or not doubt or UNPRICED_BUCKET not in doubt
+        priced = not doubt or UNPRICED_BUCKET not in doubt or (cost != 0 and not price.leaves_tokens_free(usage))
         return _Bill(usage, state, priced, cost, price, doubt)
 
     def _enter(

@@ -2,6 +2,7 @@
 
 from tollway.dataplane.calls import Attempt, Call
 from tollway.dataplane.world import World
+from tollway.domain.asked import NoUsage
 from tollway.domain.failures import FailureKind, UpstreamFailure
 from tollway.domain.prices import Price
 from tollway.providers.passage import PassageStream
@@ -11,10 +12,16 @@ _NOT_PRICED = UpstreamFailure(FailureKind.UNPRICED, "what it would cost is not k
 
 
 def price_of(world: World, call: Call, target: Target) -> Price | UpstreamFailure | None:
-    """The price at the call's start; None where it is not known, and a failure where such a call is not made."""
+    """The price at the call's start; None where it is not known, and a failure where such a call is not made.
+
+    A price that leaves tokens free is none for what is billed by tokens; such a call that is made all the same is billed
+    by what there is of it, and counts as unpriced.
+    """
     tariff = target.tariff
     price = None if tariff is None else tariff.at(call.started_unix)
-    return price if price is not None else _price_without(world, call, target)
+    if price is not None and (price.bills_tokens or call.operation.no_usage is not NoUsage.ESTIMATE):
+        return price
+    return _price_without(world, call, target, price)
 
 
 def price_by_answer(attempt: Attempt, answer: PassageStream) -> None:
@@ -24,15 +31,14 @@ def price_by_answer(attempt: Attempt, answer: PassageStream) -> None:
         return
     found = call.snapshot.target_that_answered(target.provider.name, answer.answered_model)
     price = None if found is None or found.tariff is None else found.tariff.at(call.started_unix)
-    if price is not None:
+    if price is not None and (price.bills_tokens or attempt.price is None):
         attempt.price = price
 
 
-def _price_without(world: World, call: Call, target: Target) -> Price | UpstreamFailure | None:
+def _price_without(world: World, call: Call, target: Target, part: Price | None) -> Price | UpstreamFailure | None:
+    """``part``: what is known of it."""
     fallback = world.books.fallback_price
-    if fallback is not None:
-        return fallback
     refuses = world.settings.unpriced.refuses(call.operation.no_usage, names_model=bool(target.model))
-    if refuses and world.upstreams.is_shared(call.grant, target.provider):
-        return _NOT_PRICED
-    return None
+    if (fallback is None and not refuses) or not world.upstreams.is_shared(call.grant, target.provider):
+        return part
+    return _NOT_PRICED if fallback is None else fallback

@@ -119,6 +119,8 @@ class Price(msgspec.Struct, frozen=True):
     base: _Band
     """The first of the usual ones, and up to which size of the prompt it holds."""
     base_up_to: int
+    bills_tokens: bool
+    """Input and output have usual rates, so that no token is free."""
 
     def __hash__(self) -> int:
         return self.id
@@ -171,6 +173,10 @@ class Price(msgspec.Struct, frozen=True):
             counts[Bucket.REQUESTS] = 1
         return [_amount(bucket, count, rates.get(bucket)) for bucket, count in counts.items() if count]
 
+    def leaves_tokens_free(self, usage: Usage) -> bool:
+        """Whether tokens were used that it has no rate for."""
+        return any(amount.rate is None and amount.bucket in _TOKENS for amount in self.amounts(usage))
+
     def band(self, usage: Usage) -> _Band:
         """The rates that this usage is billed by."""
         bands = self.tiers.get(usage.service_tier, self.usual)
@@ -178,6 +184,9 @@ class Price(msgspec.Struct, frozen=True):
             return bands[0]
         size = usage.input_tokens
         return next(band for band in reversed(bands) if size > band.above or not band.above)
+
+
+_TOKENS = INPUT_BUCKETS | OUTPUT_BUCKETS
 
 
 def _is_usual(band: _Band, usage: Usage) -> bool:
@@ -227,6 +236,7 @@ def price_of(rates: Iterable[Rate]) -> Price:
         tiers=MappingProxyType(tiers),
         base=bands[0],
         base_up_to=bands[1].above if len(bands) > 1 else sys.maxsize,
+        bills_tokens={Bucket.INPUT, Bucket.OUTPUT} <= {rate.bucket for rate in usual},
     )
 
 

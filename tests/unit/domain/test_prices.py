@@ -80,6 +80,15 @@ def test_what_has_no_rate_costs_nothing_and_is_said_so() -> None:
     assert PLAIN.amounts(Usage(0, 0, others={Bucket.IMAGES: 3}))[0].rate is None
 
 
+def test_a_price_that_leaves_tokens_free_says_so() -> None:
+    sound = price_of([rate("input_audio_ms", "1"), rate("requests", "1"), rate("input", "1", tier="flex")])
+    usage = Usage(5, 5, others={Bucket.INPUT_AUDIO_MS: 8000})
+    assert (sound.bills_tokens, sound.leaves_tokens_free(usage)) == (False, True)
+    assert not sound.leaves_tokens_free(Usage(0, 0, others={Bucket.INPUT_AUDIO_MS: 8000, Bucket.PAGES: 1}))
+    assert (PLAIN.bills_tokens, PLAIN.leaves_tokens_free(usage)) == (True, False)
+    assert not price_of([rate("input", "1")]).bills_tokens
+
+
 def test_a_fee_for_each_call_is_a_line_of_every_bill() -> None:
     price = price_of([rate("input", "1"), rate("output", "1"), rate("requests", "5", per=1000)])
     assert cost(price, Usage(1_000_000, 0)) == Decimal("1.005")
