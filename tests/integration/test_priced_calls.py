@@ -100,6 +100,29 @@ async def test_a_call_without_a_model_is_billed_by_what_its_answer_names(
     assert (row["cost"], row["priced"], row["state"], row["model"]) == (Decimal("0.024"), True, "exact", None)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_searches_of_a_response_cost_their_fee(tenant: Tenant, stream: bool) -> None:
+    search = {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "query": "x" * 20_000}}
+    usage = {"input_tokens": 1000, "output_tokens": 1000, "total_tokens": 2000}
+    response = {"id": "resp_1", "object": "response", "model": "gpt-5.6-sol", "output": [search] * 20, "usage": usage}
+    done = b"data: " + json.dumps({"type": "response.completed", "response": response}).encode() + b"\n\n"
+    tenant.openai.answers(
+        reply(200, done, {"content-type": "text/event-stream"}) if stream else reply(200, response),
+    )
+    await tenant.post("/v1/responses", {"model": "gpt-5.6-sol", "input": "Hi", "stream": stream})
+    (row,) = await tenant.ledger(1)
+    assert (row["cost"], json.loads(row["others"])) == (Decimal("0.224"), {"web_searches": 20})
+    assert (row["state"], row["doubt"]) == ("exact", None)
+
+
+async def test_searches_of_a_chat_that_are_not_told_are_in_doubt(tenant: Tenant) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}
+    tenant.openai.answers(reply(200, told("gpt-5.6-sol", usage)))
+    await tenant.chat("gpt-5.6-sol", web_search_options={})
+    await tenant.chat("gpt-5.6-sol")
+    assert [row["doubt"] for row in await tenant.ledger(2)] == ["search_untold", None]
+
+
 async def test_a_model_that_only_an_answer_knows_has_no_price(tenant: Tenant) -> None:
     usage = {"input_tokens": 1000, "output_tokens": 1000, "total_tokens": 2000}
     tenant.openai.answers(reply(200, {"id": "resp_1", "object": "response", "model": "nobody-knows", "usage": usage}))

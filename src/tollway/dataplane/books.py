@@ -20,12 +20,12 @@ from tollway.accounting.records import Checkpoint, Intent, Settlement
 from tollway.dataplane.calls import Attempt, Call, Clock, Cut
 from tollway.domain import endings
 from tollway.domain.asked import NoUsage
-from tollway.domain.doubts import joined
+from tollway.domain.doubts import SEARCH_UNTOLD, joined
 from tollway.domain.failures import OF_THE_REQUEST, FailureKind, UpstreamFailure, cause_of
 from tollway.domain.money import PICODOLLARS
 from tollway.domain.prices import UNPRICED_BUCKET, Price
 from tollway.domain.unpriced import FALLBACK_PRICE
-from tollway.domain.usage import Usage
+from tollway.domain.usage import Bucket, Usage
 from tollway.observe.metrics import Metrics
 from tollway.observe.unpriced import UnpricedAlarm
 from tollway.providers.base import is_good
@@ -276,6 +276,8 @@ class Books:
         if price is None:
             return _Bill(usage, state, no_usage is NoUsage.FREE and not usage.total_tokens, 0, None, usage.doubt)
         cost, doubt = price.bill(usage)
+        if call.asked.searches and Bucket.WEB_SEARCHES not in usage.others and price.has_rate_for(Bucket.WEB_SEARCHES):
+            doubt = joined(doubt, SEARCH_UNTOLD)
         if price is self.fallback_price and usage.total_tokens:
             doubt = joined(doubt, FALLBACK_PRICE)
         priced = not doubt or UNPRICED_BUCKET not in doubt or (cost != 0 and not price.leaves_tokens_free(usage))

@@ -8,6 +8,8 @@
 
 import asyncio
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 from tollway.dataplane.answers import passed_head
 from tollway.dataplane.attempts import dated_headers, error_body, first_event, not_offered, open_answer
@@ -33,6 +35,9 @@ from tollway.routing.snapshot import DEFAULT_PROVIDER, Provider, Target
 from tollway.wire.openai_errors import may_be_told
 from tollway.wire.paths import RULES, ModelIn, PathRule
 from tollway.wire.response_text import text_bytes
+from tollway.wire.searches import may_hold_searches, searches_of_response
+
+T = TypeVar("T")
 
 HELD_JSON = 1024 * 1024
 """Bytes of an answer in JSON that are held for its end; what is longer streams, and its head says no cost."""
@@ -123,7 +128,9 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
             return decoder.failure
         if decoder.finished:
             if _is_unmetered(attempt, decoder):
-                decoder.content_bytes = await _text_bytes(world, attempt, held)
+                decoder.content_bytes = await _read_beside(world, attempt, text_bytes, held)
+            if decoder.is_json and may_hold_searches(held):
+                decoder.add(await _read_beside(world, attempt, searches_of_response, held))
             _respond(world, attempt, response, decoder, held)
         elif attempt.call.request.method == b"HEAD":
             _respond_without(world, attempt, response, decoder)
@@ -205,11 +212,12 @@ def _is_unmetered(attempt: Attempt, decoder: PassageStream) -> bool:
     return decoder.is_json and not tells_output and no_usage is NoUsage.ESTIMATE
 
 
-async def _text_bytes(world: World, attempt: Attempt, body: bytes) -> int:
+async def _read_beside(world: World, attempt: Attempt, read: Callable[[bytes], T], body: bytes) -> T:
+    """What a reader says of an answer; of a large one beside the event loop."""
     if len(body) <= AT_ONCE_BYTES:
-        return text_bytes(body)
+        return read(body)
     with reading_on(attempt.call.request):
-        return await world.offload.run(attempt.call.grant.id, text_bytes, body)
+        return await world.offload.run(attempt.call.grant.id, read, body)
 
 
 def _respond_without(world: World, attempt: Attempt, response: StreamedResponse, decoder: PassageStream) -> None:

@@ -20,6 +20,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How many choices were asked for."""
     strict: bool = False
     """What a provider cannot carry is refused, rather than dropped with a warning."""
+    searches: bool = False
+    """The provider may search the web, without telling how often."""
     show_reasoning: bool = False
     """The client is shown what the model thought, as ``reasoning_content``."""
 

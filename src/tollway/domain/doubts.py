@@ -13,6 +13,9 @@ PROMPT_UNTOLD = "prompt_untold"
 OUTPUT_UNTOLD = "output_untold"
 """The answer says something, and its output was told as nothing."""
 
+SEARCH_UNTOLD = "search_untold"
+"""The web could be searched, which costs a fee, and the answer does not tell how often it was."""
+
 
 def joined(*doubts: str) -> str:
     """Several, some of which may be none or several themselves, as one."""

@@ -173,6 +173,10 @@ class Price(msgspec.Struct, frozen=True):
             counts[Bucket.REQUESTS] = 1
         return [_amount(bucket, count, rates.get(bucket)) for bucket, count in counts.items() if count]
 
+    def has_rate_for(self, bucket: Bucket) -> bool:
+        """Whether units of it cost anything, usually."""
+        return bucket in self.base.rates
+
     def leaves_tokens_free(self, usage: Usage) -> bool:
         """Whether tokens were used that it has no rate for."""
         return any(amount.rate is None and amount.bucket in _TOKENS for amount in self.amounts(usage))
@@ -182,7 +186,6 @@ class Price(msgspec.Struct, frozen=True):
         bands = self.tiers.get(usage.service_tier, self.usual)
         if len(bands) == 1:
             return bands[0]
-        size = usage.input_tokens
         return next(band for band in reversed(bands) if size > band.above or not band.above)
 
 

@@ -146,6 +146,12 @@ class PassageStream:
             return ""
         return name if is_model_name(name) else ""
 
+    def add(self, counts: Mapping[str, int]) -> None:
+        """What was used beside what the usage tells; what that tells of the same buckets holds."""
+        if counts and self._metered:
+            usage = self.usage or Usage(0, 0)
+            self.usage = replace(usage, others={**counts, **usage.others})
+
     def _clean(self, events: bytes, failure: UpstreamFailure) -> bytes:
         if self._cleaner is None:
             self._cleaner = ErrorCleaner(self._hiding(failure))
@@ -162,6 +168,8 @@ class PassageStream:
                 self.usage = with_tier(usage, seen.service_tier)
         if seen.error is not None and self.is_events and self.failure is None:
             self.failure = classify.failure(200, classify.read_problem(seen.error))
+        if seen.terminal and not self.settled:
+            self.add(seen.searches)
         self.settled = seen.terminal
         self.done = self.is_events and seen.terminal and self.failure is None
 

@@ -53,24 +53,27 @@ _MODALITIES = (
     ("image_tokens", Bucket.INPUT_IMAGE, Bucket.CACHE_READ_IMAGE, Bucket.OUTPUT_IMAGE),
     ("video_tokens", Bucket.INPUT_VIDEO, Bucket.CACHE_READ_VIDEO, Bucket.OUTPUT_VIDEO),
 )
-_UNITS = (
-    (Bucket.WEB_SEARCHES, "", ("num_search_queries",)),  # Perplexity
-    (Bucket.WEB_SEARCHES, "server_tool_use", ("web_search_requests",)),  # Anthropic, OpenRouter
-    (Bucket.WEB_SEARCHES, "server_side_tool_usage_details", ("web_search_calls",)),  # xAI
-    (Bucket.SOCIAL_SEARCHES, "server_side_tool_usage_details", ("x_search_calls",)),
-    (Bucket.STORAGE_SEARCHES, "server_side_tool_usage_details", ("file_search_calls",)),
-    (Bucket.CODE_EXECUTIONS, "server_side_tool_usage_details", ("code_interpreter_calls",)),
-    (Bucket.IMAGES, "", ("generated_images",)),
-    (Bucket.CHARACTERS, "", ("characters",)),
-    (Bucket.PAGES, "", ("pages_processed",)),
+_XAI = "server_side_tool_usage_details"
+_UNITS: tuple[tuple[Bucket, tuple[str, ...], str], ...] = (
+    (Bucket.WEB_SEARCHES, (), "num_search_queries"),  # Perplexity
+    (Bucket.WEB_SEARCHES, ("tool_calls_details", "search_web"), "invocation"),
+    (Bucket.WEB_SEARCHES, ("server_tool_use",), "web_search_requests"),  # Anthropic, OpenRouter
+    (Bucket.WEB_SEARCHES, ("server_tool_use_details",), "web_search_requests"),
+    (Bucket.WEB_SEARCHES, (_XAI,), "web_search_calls"),
+    (Bucket.SOCIAL_SEARCHES, (_XAI,), "x_search_calls"),
+    (Bucket.STORAGE_SEARCHES, (_XAI,), "file_search_calls"),
+    (Bucket.CODE_EXECUTIONS, (_XAI,), "code_interpreter_calls"),
+    (Bucket.IMAGES, (), "generated_images"),
+    (Bucket.CHARACTERS, (), "characters"),
+    (Bucket.PAGES, (), "pages_processed"),
 )
-"""What is no token: bucket, the object that it stands in, names."""
+"""What is no token: bucket, the objects that it stands in, its name."""
 _SECONDS = ("prompt_audio_seconds", "seconds")
 
 _NAMES_OF_LIFETIMES = frozenset(_LIFETIME_DETAILS)
 _NAMES_OF_MODALITIES = frozenset(name for name, *_ in _MODALITIES)
 _NAMES_OF_UNITS = frozenset(
-    [*_SECONDS, *(name for _, where, names in _UNITS for name in ((where,) if where else names))]
+    [*_SECONDS, *(where[0] if where else name for _, where, name in _UNITS)]
 )
 
 
@@ -278,7 +281,9 @@ def _units(said: _Said) -> dict[str, int]:
     if not said.has(_NAMES_OF_UNITS):
         return {}
     units = {Bucket.INPUT_AUDIO_MS: said.milliseconds(*_SECONDS)}
-    for bucket, where, names in _UNITS:
-        holder = said.inner(where) if where else said
-        units[bucket] = units.get(bucket, 0) or holder.count(*names) or 0
+    for bucket, where, name in _UNITS:
+        holder = said
+        for each in where:
+            holder = holder.inner(each)
+        units[bucket] = units.get(bucket, 0) or holder.count(name) or 0
     return {bucket: count for bucket, count in units.items() if count}

@@ -161,6 +161,7 @@ def parse_chat(body: bytes, now_unix: int = 0) -> ChatCall | BadRequest:
         prompt_bytes=prompt_bytes,
         prefill=_prefill(known.messages[-1]),
         bare_images=bare_images,
+        searches=known.web_search_options is not None,
         messages=known.messages,
         created=now_unix,
         beyond=beyond,

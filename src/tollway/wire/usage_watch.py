@@ -4,11 +4,14 @@ Everything here is known as soon as the piece that says it has been fed, so befo
 settled before the client sees the last byte. Never raises, whatever the answer holds.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
+from tollway.domain.usage import NO_OTHERS
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, is_text
+from tollway.wire.searches import searches_of_event
 from tollway.wire.sse import Event, SseDecoder
 from tollway.wire.top_members import MAX_MEMBER_BYTES, TopMembers
 
@@ -34,6 +37,8 @@ class UsageWatch(Protocol):
     """What the answer says which model it is of."""
     service_tier: Raw | None
     """What it says which service tier it was made in; of several the last."""
+    searches: Mapping[str, int]
+    """What the provider searched for the response that an event has told last, by bucket."""
     error: Raw | None
     """The error object of an answer that is or ends with one."""
     begun: bool
@@ -69,6 +74,7 @@ class _WatchNothing:
         self.usage: Raw | None = None
         self.model: Raw | None = None
         self.service_tier: Raw | None = None
+        self.searches = NO_OTHERS
         self.error: Raw | None = None
         self.begun = False
         self.text_bytes = 0
@@ -163,6 +169,8 @@ class _WatchEvents(_WatchNothing):
             self.service_tier = _kept(inner.service_tier) or self.service_tier
         self.error = _error(said.error) or _error(inner.error) or self.error
         kind = said.type or name.decode("ascii", "replace")
+        if said.response is not None and kind in LAST_EVENTS:
+            self.searches = searches_of_event(data)
         if kind == "error" and self.error is None:  # flat: the event is the error object
             self.error = _error(Raw(data))
         self.all_said = kind.endswith(_END) and not kind.startswith(_THOUGHTS)

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from fakes.usages import told
 from tollway.domain.failures import FailureKind
+from tollway.domain.usage import Usage
 from tollway.providers.passage import MAX_CLEANED, MAX_TEXTS, ErrorCleaner, PassageStream, judge
 
 EVENTS = b"text/event-stream"
@@ -106,6 +107,25 @@ def test_the_tier_and_the_model_that_an_answer_names_are_read(content_type: byte
         stream.feed(json.dumps(RESPONSE).encode())
     assert stream.usage == replace(told(3, 4), service_tier="priority")
     assert stream.answered_model == "gpt-x"
+
+
+SEARCHED = {**RESPONSE, "output": [{"type": "web_search_call", "action": {"type": "search"}}] * 20}
+
+
+@pytest.mark.parametrize("usage", [RESPONSE["usage"], None])
+def test_what_was_searched_for_a_response_in_a_stream_is_used(usage: object) -> None:
+    stream = PassageStream(EVENTS)
+    response = {**SEARCHED, "service_tier": None, "usage": usage}
+    stream.feed(b"data: %b\n\n" % json.dumps({"type": "response.completed", "response": response}).encode())
+    tokens = Usage(0, 0) if usage is None else told(3, 4)
+    assert stream.usage == replace(tokens, others={"web_searches": 20})
+
+
+def test_searches_that_a_usage_tells_itself_are_not_counted_again() -> None:
+    stream = PassageStream(b"application/json")
+    stream.feed(b'{"usage":{"input_tokens":3,"output_tokens":4,"server_tool_use":{"web_search_requests":2}}}')
+    stream.add({"web_searches": 3, "storage_searches": 1})
+    assert stream.usage == replace(told(3, 4), others={"web_searches": 2, "storage_searches": 1})
 
 
 @pytest.mark.parametrize("name", [None, 3, "", "x" * 257, "a\nb", {}])

@@ -207,6 +207,14 @@ SPELLINGS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {**CHAT, "citation_tokens": 500, "num_search_queries": 18, "reasoning_tokens": 7000},
         {"input": 100, "output": 30, "reasoning": 7000, "citation": 500, "web_searches": 18},
     ),
+    "Perplexity, responses": (
+        {**NEWER, "tool_calls_details": {"search_web": {"invocation": 5}, "fetch_url": {"invocation": 2}}},
+        {"input": 100, "output": 30, "web_searches": 5},
+    ),
+    "searches in details": (
+        {**CHAT, "server_tool_use_details": {"web_search_requests": 3}},
+        {"input": 100, "output": 30, "web_searches": 3},
+    ),
     "pages": ({"pages_processed": 3, "doc_size_bytes": 100}, {"pages": 3}),
     "characters": ({"characters": 300}, {"characters": 300}),
     "images by number": (
