@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from fakes.client import form as form_of
 from fakes.fixtures import StartGateway
 from fakes.gateway import Gateway, Tenant, new_tenant
 from fakes.upstream import Bill, Upstream, openai_reply, openai_stream, reply
@@ -113,6 +114,22 @@ async def test_searches_of_a_response_cost_their_fee(tenant: Tenant, stream: boo
     (row,) = await tenant.ledger(1)
     assert (row["cost"], json.loads(row["others"])) == (Decimal("0.224"), {"web_searches": 20})
     assert (row["state"], row["doubt"]) == ("exact", None)
+
+
+@pytest.mark.parametrize("form", [False, True])
+async def test_each_picture_of_a_stream_is_billed_as_one(tenant: Tenant, form: bool) -> None:
+    usage = {"input_tokens": 50, "output_tokens": 4150, "total_tokens": 4200}
+    event = b"data: " + json.dumps({"type": "image_edit.completed", "b64_json": "AAAA", "usage": usage}).encode()
+    tenant.openai.answers(reply(200, b"%b\n\n%b\n\n" % (event, event), {"content-type": "text/event-stream"}))
+    asked = {"model": tenant.model, "stream": "true", "n": "2"}
+    if form:
+        body, headers = form_of(*((name, "", value.encode()) for name, value in asked.items()))
+        answer = await tenant.client.post("/v1/images/edits", body, tenant.key, headers)
+    else:
+        answer = await tenant.post("/v1/images/generations", {**asked, "stream": True, "n": 2, "prompt": "x"})
+    assert answer.status == 200
+    (row,) = await tenant.ledger(1)
+    assert (row["input_tokens"], json.loads(row["others"])) == (100, {"output_image": 8300})
 
 
 async def test_searches_of_a_chat_that_are_not_told_are_in_doubt(tenant: Tenant) -> None:

@@ -123,6 +123,27 @@ async def test_zeros_beside_a_text_are_no_count(tenant: Tenant, streamed: bool) 
     assert row["input_tokens"] >= 100 and row["output_tokens"] >= 3 and row["cost"] > 0
 
 
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_usage_before_the_text_is_interim(tenant: Tenant, ends: bool) -> None:
+    early = says(role="assistant", content="", usage=usage_of(1000, 1, 1001))
+    pieces = [early, *[says(content="word " * 80)] * 10]
+    tenant.openai.answers(stream(*pieces, says("stop")) if ends else stream(*pieces, end=CLOSE))
+    async with tenant.stream() as events:
+        await events.events()
+    (row,) = await tenant.ledger(1)
+    assert (row["input_tokens"], row["output_tokens"], row["doubt"]) == (1000, 1000, "interim_usage")
+    assert row["state"] == ("estimated" if ends else "partial")
+
+
+async def test_a_usage_beside_the_text_has_counted_it(tenant: Tenant) -> None:
+    pieces = [says(content="word " * 80, usage=usage_of(1000, 100 * number, 1000 + 100 * number)) for number in (1, 2)]
+    tenant.openai.answers(stream(*pieces, says("stop")))
+    async with tenant.stream() as events:
+        await events.events()
+    (row,) = await tenant.ledger(1)
+    assert (row["output_tokens"], row["state"], row["doubt"]) == (200, "exact", None)
+
+
 async def test_a_prompt_of_nothing_is_estimated_and_the_output_is_what_was_told(tenant: Tenant) -> None:
     tenant.openai.answers(answer(usage_of(0, 40, 40)))
     await tenant.chat(content="word " * 100)

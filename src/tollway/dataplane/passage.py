@@ -117,7 +117,7 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
             return await _judged(world, attempt, response)
         metered = attempt.call.request.method == b"POST"  # what was used for a stored answer has been billed
         kind, hiding = response.headers.get(b"content-type", b""), functools.partial(_hiding, attempt)
-        decoder = PassageStream(kind, metered=metered, hiding=hiding)
+        decoder = PassageStream(kind, metered=metered, images=_images(attempt.call), hiding=hiding)
         response.first_byte_due = decoder.is_events  # until there is an event
         if decoder.is_json:
             held = await _held_json(response, decoder)
@@ -152,6 +152,14 @@ async def attempt_passage(world: World, attempt: Attempt) -> UpstreamFailure | N
     finally:
         if response is not None:
             response.close()
+
+
+def _images(call: Call) -> int:
+    """How many pictures a call asks for; 0 for one that makes none."""
+    if not call.operation.name.startswith("images/"):
+        return 0
+    assert isinstance(call.asked, Passage)
+    return call.asked.images
 
 
 async def _send(world: World, attempt: Attempt) -> StreamedResponse:

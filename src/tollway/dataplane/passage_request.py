@@ -2,6 +2,9 @@
 
 import functools
 from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
 
 from tollway.dataplane.calls import Call
 from tollway.dataplane.offload import AT_ONCE_BYTES
@@ -10,20 +13,25 @@ from tollway.domain.asked import Asked
 from tollway.domain.refusals import BadRequest
 from tollway.http1.errors import MessageError
 from tollway.http1.exchange import Request
+from tollway.wire.json import decoder
 from tollway.wire.multipart import MultipartFields, boundary_of
 from tollway.wire.paths import ModelIn, PathRule
 from tollway.wire.relayed_call import RelayedCall, parse_relayed
+from tollway.wire.usage_watch import MAX_IMAGES
 
 _FORWARDED = (b"accept", b"openai-beta", b"range")
 """The client's headers that mean something to a provider, besides the type of the body."""
 
 _IDEMPOTENCY_KEY = b"idempotency-key"
-_MODEL, _STREAM = b"model", b"stream"
+_MODEL, _STREAM, _N = b"model", b"stream", b"n"
 _FORM = b"multipart/form-data"
 _OPAQUE = frozenset({b"application/octet-stream", b"application/sdp"})
 
 _UNJUDGED = {ModelIn.JSON: _OPAQUE | {_FORM}, ModelIn.FORM: _OPAQUE}
 """Types of bodies that could hide their model where a call has to name one."""
+
+
+_decode_images = decoder(Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGES)])
 
 
 class Passage(Asked, frozen=True, kw_only=True):
@@ -55,6 +63,16 @@ class Passage(Asked, frozen=True, kw_only=True):
     def on_stored(self) -> bool:
         """Whether it works on what the provider stores."""
         return self.rule.needs_own_key or self.refers_to_stored is not None
+
+    @property
+    def images(self) -> int:
+        """How many pictures are asked for, where it is pictures; of a form as far as it has been read."""
+        try:
+            if self.form is not None:
+                return min(max(1, int(self.form.values.get(_N, b"1"))), MAX_IMAGES)
+            return _decode_images(self.document.top["n"]) if self.document is not None else 1
+        except (KeyError, ValueError):  # msgspec's errors are ValueErrors
+            return 1
 
     def framed(self, model: str) -> bytes:
         """The end of the head and what is there of the body, with the provider's name of the model."""
@@ -123,7 +141,7 @@ async def _read_form(
         boundary = boundary_of(request.headers[b"content-type"])
         if boundary is None:
             return BadRequest("The content type does not give the boundary of the form.", None, "invalid_form")
-        form = MultipartFields(boundary, (_MODEL, _STREAM))
+        form = MultipartFields(boundary, (_MODEL, _STREAM, _N))
     whole, length = request.body is not None, request.content_length
     pieces = request.iter_body()
     start = bytearray()

@@ -13,6 +13,8 @@ PROMPT_UNTOLD = "prompt_untold"
 OUTPUT_UNTOLD = "output_untold"
 """The answer says something, and its output was told as nothing."""
 
+INTERIM_USAGE = "interim_usage"
+"""The usage came before far more text than it tells of, and none after it: the output is estimated."""
 SEARCH_UNTOLD = "search_untold"
 """The web could be searched, which costs a fee, and the answer does not tell how often it was."""
 

@@ -53,7 +53,6 @@ class StreamDecoder(Protocol):
 
     A bare role announcement is held back until something follows, so that failover stays possible."""
     failure: UpstreamFailure | None
-    usage: Usage | None
     finished: bool
     """The answer is whole even if it breaks off here: ``[DONE]`` came, or every choice gave a reason to end that can be
     believed. Some servers give one with each chunk."""
@@ -64,6 +63,11 @@ class StreamDecoder(Protocol):
     content_bytes: int
     """Bytes of generated text and tool arguments so far, in UTF-8, and of thoughts, shown or not: to bill a stream that
     is cut."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider has told so far."""
+        ...
 
     def feed(self, chunk: bytes) -> bytes:
         """The next piece, cut anywhere; returns whole ``data:`` frames for the client, or nothing."""

@@ -179,7 +179,8 @@ class PassingStream(ChatStream[C, E]):
         counts = read_usage(Raw(encode(usage)))
         if counts is not None:
             tier = tier_of(data)
-            self.usage = with_tier(counts, tier_of(self._head) if isinstance(tier, Unset) and self._head else tier)
+            tier = tier_of(self._head) if isinstance(tier, Unset) and self._head else tier
+            self._tells(with_tier(counts, tier), data)
 
     def _with_usage_apart(self, data: bytes) -> bytes:
         top: dict[str, object] = {**members(data)}

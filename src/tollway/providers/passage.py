@@ -11,7 +11,8 @@ from tollway.providers import classify
 from tollway.providers.cleaning import clean
 from tollway.providers.problem import MAX_BODY, MAX_COMMAS
 from tollway.providers.service_tier import with_tier
-from tollway.providers.usage import read_relayed_usage
+from tollway.providers.usage import read_image_usage, read_relayed_usage
+from tollway.wire.estimate import with_later_text
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, encode, is_null, members
 from tollway.wire.request_body import is_model_name
 from tollway.wire.sse import SseDecoder, WholeEvents
@@ -68,7 +69,10 @@ class PassageStream:
 
     __slots__ = (
         "_cleaner",
+        "_counted",
+        "_counted_at",
         "_hiding",
+        "_images",
         "_metered",
         "_read",
         "_watch",
@@ -82,7 +86,6 @@ class PassageStream:
         "is_json",
         "settled",
         "started",
-        "usage",
         "warnings",
     )
 
@@ -91,23 +94,28 @@ class PassageStream:
         content_type: bytes,
         *,
         metered: bool = True,
+        images: int = 0,
         hiding: Callable[[UpstreamFailure], Hide] = lambda failure: str,
     ) -> None:
         """``metered``: what the answer says was used, was used for it; one that is fetched again costs nothing.
+
+        ``images``: how many pictures were asked for, if that is what it makes.
 
         ``hiding``: what only the caller knows to hide from the texts of an error among the events.
         """
         self._metered = metered
         self._hiding = hiding
         self._cleaner: ErrorCleaner | None = None
-        self._watch = watch(content_type)
+        self._images = images
+        self._watch = watch(content_type, images or 1)
         self._whole = WholeEvents()
         self._read: Raw | None = None  # the usage object that has been read
         self.is_events = content_type.startswith(b"text/event-stream")
         self.is_json = content_type.startswith(b"application/json")
         self.started = False
         self.failure: UpstreamFailure | None = None
-        self.usage: Usage | None = None
+        self._counted: Usage | None = None
+        self._counted_at = 0  # bytes of the text that had come with it
         self.warnings: tuple[str, ...] = ()
         self.finished = self.done = False
         self.content_bytes = 0
@@ -132,6 +140,11 @@ class PassageStream:
         return rest if self.failure is None else self._clean(rest, self.failure)
 
     @property
+    def usage(self) -> Usage | None:
+        """The last that was told."""
+        return self._counted and with_later_text(self._counted, self._counted_at, self.content_bytes)
+
+    @property
     def cut(self) -> bool:
         """Whether the events hold more errors than are cleaned: nothing more comes out."""
         return self._cleaner is not None and self._cleaner.spent
@@ -149,8 +162,8 @@ class PassageStream:
     def add(self, counts: Mapping[str, int]) -> None:
         """What was used beside what the usage tells; what that tells of the same buckets holds."""
         if counts and self._metered:
-            usage = self.usage or Usage(0, 0)
-            self.usage = replace(usage, others={**counts, **usage.others})
+            usage = self._counted or Usage(0, 0)
+            self._counted = replace(usage, others={**counts, **usage.others})
 
     def _clean(self, events: bytes, failure: UpstreamFailure) -> bytes:
         if self._cleaner is None:
@@ -164,8 +177,12 @@ class PassageStream:
         self.content_bytes = seen.text_bytes
         if seen.usage is not None and seen.usage is not self._read and self._metered:
             self._read = seen.usage
-            if (usage := read_relayed_usage(seen.usage)) is not None:
-                self.usage = with_tier(usage, seen.service_tier)
+            if self._images:
+                usage = read_image_usage([*seen.earlier_images, seen.usage])
+            else:
+                usage = read_relayed_usage(seen.usage)
+            if usage is not None:
+                self._counted, self._counted_at = with_tier(usage, seen.service_tier), seen.text_bytes
         if seen.error is not None and self.is_events and self.failure is None:
             self.failure = classify.failure(200, classify.read_problem(seen.error))
         if seen.terminal and not self.settled:

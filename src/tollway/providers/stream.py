@@ -24,6 +24,7 @@ from tollway.providers.halves import Halves
 from tollway.providers.reasons import Ending
 from tollway.providers.tidy import Missing, is_sign_of_life, missing
 from tollway.wire.chat_chunks import chunks_of_reply
+from tollway.wire.estimate import with_later_text
 from tollway.wire.json import UNREADABLE, one_line
 from tollway.wire.model_call import ModelCall
 from tollway.wire.openai_errors import DONE
@@ -55,6 +56,8 @@ class ChatStream(Generic[C, E]):
 
     __slots__ = (
         "_call",
+        "_counted",
+        "_counted_at",
         "_endings",
         "_events",
         "_halves",
@@ -71,7 +74,6 @@ class ChatStream(Generic[C, E]):
         "failure",
         "finished",
         "started",
-        "usage",
         "warnings",
     )
 
@@ -101,7 +103,8 @@ class ChatStream(Generic[C, E]):
         self.done = False
         self.started = False
         self.failure: UpstreamFailure | None = None
-        self.usage: Usage | None = None
+        self._counted: Usage | None = None
+        self._counted_at = 0  # how much of the text had come by then, at most
         self.warnings: tuple[str, ...] = ()
         self.finished = False
         self.content_bytes = 0
@@ -138,6 +141,11 @@ class ChatStream(Generic[C, E]):
             else:
                 self.failure = _CUT if self.started or self._held or self._endings else _EMPTY
         return out
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last that was told."""
+        return self._counted and with_later_text(self._counted, self._counted_at, self.content_bytes)
 
     @property
     def _over(self) -> bool:
@@ -261,6 +269,10 @@ class ChatStream(Generic[C, E]):
         ending = self._endings[index] = self._ending()
         return ending
 
+    def _tells(self, usage: Usage, data: bytes) -> None:
+        """The usage in an event, which has counted what that says beside it."""
+        self._counted, self._counted_at = usage, self.content_bytes + len(data)
+
     def _told(self) -> None:
         """A choice gave a reason to end, or said something after it had."""
         endings = self._endings.values()
@@ -309,7 +321,7 @@ class ChatStream(Generic[C, E]):
         except UNREADABLE:
             self.failure = UNREADABLE_EVENT
             return b""
-        self.usage, self.warnings = result.usage, result.warnings
-        self.content_bytes = result.content_bytes
+        self._counted, self.warnings = result.usage, result.warnings
+        self.content_bytes = self._counted_at = result.content_bytes
         self.started = self.finished = self.done = True
         return frames + DONE

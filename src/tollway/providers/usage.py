@@ -4,14 +4,18 @@ Nearly all are told as OpenAI tells them and add up: those are read here. All el
 ``usage_rule.py``.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
-from tollway.domain.usage import Bucket, Usage
+from tollway.domain.doubts import joined
+from tollway.domain.usage import NO_OTHERS, Bucket, Usage
 from tollway.providers.service_tier import tier_of, with_tier
 from tollway.providers.usage_rule import Tokens, second_reading
-from tollway.wire.json import UNREADABLE, Raw, Unset, decoder
+from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
 
 Nothing: TypeAlias = Literal[0] | None
 """A count that is left to the second reading where there is any."""
@@ -130,6 +134,46 @@ def read_relayed_usage(raw: Raw) -> Usage | None:
         return read_usage(raw)
     into, out, total = newer.input_tokens_details, newer.output_tokens_details, newer.total_tokens
     return _plain(newer.input_tokens, newer.output_tokens, total, into, out, 0) or _read_again(raw)
+
+
+def read_image_usage(raws: Iterable[Raw]) -> Usage | None:
+    """The counts of pictures that were made, one by one or all at once: what comes out is pictures, if nothing is told
+    of it."""
+    read = [usage for raw in raws if (usage := _of_images(raw)) is not None]
+    if not read:
+        return None
+    others: Counter[str] = Counter()
+    for usage in read:
+        others.update(usage.others)
+    return replace(
+        read[-1],
+        input=sum(usage.input for usage in read),
+        output=sum(usage.output for usage in read),
+        cache_read=sum(usage.cache_read for usage in read),
+        reasoning=sum(usage.reasoning for usage in read),
+        others=others or NO_OTHERS,
+        doubt=joined(*dict.fromkeys(usage.doubt for usage in read)),
+    )
+
+
+class _OutputTold(msgspec.Struct, gc=False):
+    output_tokens_details: Raw | Unset = UNSET
+    output_token_details: Raw | Unset = UNSET
+
+
+_decode_output_told = decoder(_OutputTold)
+
+
+def _of_images(raw: Raw) -> Usage | None:
+    usage = read_relayed_usage(raw)
+    if usage is None or not usage.output:
+        return usage
+    told = _decode_output_told(raw)
+    for details in (told.output_tokens_details, told.output_token_details):
+        if not isinstance(details, Unset) and not is_null(details):
+            return usage
+    images = usage.output + usage.others.get(Bucket.OUTPUT_IMAGE, 0)
+    return replace(usage, output=0, others={**usage.others, Bucket.OUTPUT_IMAGE: images})
 
 
 def usage_of(full: FullCounts) -> Usage | None:

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from tollway.domain.doubts import OUTPUT_UNTOLD, PROMPT_UNTOLD, joined
+from tollway.domain.doubts import INTERIM_USAGE, OUTPUT_UNTOLD, PROMPT_UNTOLD, joined
 from tollway.domain.usage import Usage
 
 BYTES_PER_TOKEN = 4
@@ -38,3 +38,15 @@ def with_estimates(usage: Usage, prompt_tokens: int, said_tokens: int) -> Usage:
     if said_tokens and not usage.output_tokens:
         return replace(usage, doubt=joined(usage.doubt, OUTPUT_UNTOLD))
     return usage
+
+
+def with_later_text(usage: Usage, bytes_before: int, bytes_in_all: int) -> Usage:
+    """A usage that was told when so many bytes of the text had come at most, and none after it.
+
+    If the rest of the text alone is twice as much as it tells, it was interim: no text has that few tokens.
+    """
+    told = usage.output_tokens
+    if output_tokens_estimate(bytes_in_all - bytes_before) <= 2 * told:
+        return usage
+    output = usage.output + output_tokens_estimate(bytes_in_all) - told
+    return replace(usage, output=output, measured=False, doubt=joined(usage.doubt, INTERIM_USAGE))

@@ -17,15 +17,22 @@ from tollway.wire.top_members import MAX_MEMBER_BYTES, TopMembers
 
 _DONE = b"[DONE]"
 
+IMAGE_EVENTS = frozenset({"image_generation.completed", "image_edit.completed"})
+"""One for each picture, with what that took."""
+
 LAST_EVENTS = frozenset(
     {
         *("response.completed", "response.incomplete", "response.failed"),
-        *("image_generation.completed", "image_edit.completed"),
+        *IMAGE_EVENTS,
         *("transcript.text.done", "speech.audio.done"),
         "error",
     }
 )
-"""Types of events after which nothing comes that costs; streams of the chat kind end with ``[DONE]`` instead."""
+"""Types of events after which nothing comes that costs, but for further pictures; streams of the chat kind end with
+``[DONE]`` instead."""
+
+MAX_IMAGES = 100
+"""Whose usages are kept, of one stream; OpenAI makes ten."""
 
 
 class UsageWatch(Protocol):
@@ -33,6 +40,8 @@ class UsageWatch(Protocol):
 
     usage: Raw | None
     """The usage object, whole; of several the last."""
+    earlier_images: list[Raw]
+    """The usage objects of the pictures before the last one."""
     model: Raw | None
     """What the answer says which model it is of."""
     service_tier: Raw | None
@@ -57,11 +66,11 @@ class UsageWatch(Protocol):
         """The answer's bytes are over; what was still open counts."""
 
 
-def watch(content_type: bytes | None) -> UsageWatch:
-    """A watch for an answer of this content type."""
+def watch(content_type: bytes | None, images: int = 1) -> UsageWatch:
+    """A watch for an answer of this content type, with so many pictures where it tells of pictures."""
     essence = (content_type or b"").partition(b";")[0].strip().lower()
     if essence == b"text/event-stream":
-        return _WatchEvents()
+        return _WatchEvents(images)
     if essence == b"application/json" or (essence.startswith(b"application/") and essence.endswith(b"+json")):
         return _WatchObject()
     return _WatchNothing()
@@ -72,6 +81,7 @@ class _WatchNothing:
 
     def __init__(self) -> None:
         self.usage: Raw | None = None
+        self.earlier_images: list[Raw] = []
         self.model: Raw | None = None
         self.service_tier: Raw | None = None
         self.searches = NO_OTHERS
@@ -134,9 +144,10 @@ _SOUND = "audio.delta"
 class _WatchEvents(_WatchNothing):
     """A stream of events, of any of OpenAI's kinds."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: int) -> None:
         super().__init__()
         self._events = SseDecoder()
+        self._images = images  # that have not come yet
 
     def feed(self, piece: bytes) -> None:
         data = self._events.single(piece)
@@ -163,21 +174,31 @@ class _WatchEvents(_WatchNothing):
             said = _Data(type="error", error=Raw(encode(data.decode()))) if name == b"error" else _NOTHING
         inner = said.response or said
         usage = _kept(said.usage) or _kept(inner.usage)
+        kind = said.type or name.decode("ascii", "replace")
+        if kind in LAST_EVENTS:
+            self._last(kind, data, responds=said.response is not None)
         if usage is not None or said.response is not None:
             self.usage = usage or self.usage
             self.model = _kept(inner.model) or self.model
             self.service_tier = _kept(inner.service_tier) or self.service_tier
         self.error = _error(said.error) or _error(inner.error) or self.error
-        kind = said.type or name.decode("ascii", "replace")
-        if said.response is not None and kind in LAST_EVENTS:
-            self.searches = searches_of_event(data)
         if kind == "error" and self.error is None:  # flat: the event is the error object
             self.error = _error(Raw(data))
         self.all_said = kind.endswith(_END) and not kind.startswith(_THOUGHTS)
-        self.terminal = self.terminal or kind in LAST_EVENTS or self.error is not None
+        self.terminal = self.terminal or self.error is not None
         self.begun = self.begun or self.error is None
         if not isinstance(said.delta, Unset) and is_text(said.delta) and not kind.endswith(_SOUND):
             self.text_bytes += len(said.delta) - 2  # without the quotes
+
+    def _last(self, kind: str, data: bytes, *, responds: bool) -> None:
+        """An event of those after which nothing comes, unless it is a picture's; its own usage is not yet taken."""
+        if responds:
+            self.searches = searches_of_event(data)
+        if kind in IMAGE_EVENTS:
+            self._images -= 1
+            if self.usage is not None and len(self.earlier_images) < MAX_IMAGES:
+                self.earlier_images.append(self.usage)
+        self.terminal = self.terminal or kind not in IMAGE_EVENTS or self._images <= 0
 
 
 def _error(raw: Raw | Unset) -> Raw | None:

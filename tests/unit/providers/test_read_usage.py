@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fakes.usages import told
 from tollway.domain.usage import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket, Usage
-from tollway.providers.usage import read_input_usage, read_relayed_usage, read_usage, tells_cached
+from tollway.providers.usage import read_image_usage, read_input_usage, read_relayed_usage, read_usage, tells_cached
 from tollway.providers.usage_rule import MAX_TOKENS, second_reading
 from tollway.wire.json import UNSET, Raw
 from tollway.wire.top_members import MAX_MEMBER_BYTES
@@ -230,6 +230,26 @@ def test_every_spelling_is_read_without_a_doubt(spelling: str) -> None:
     usage = read(**said)
     assert buckets(usage) == counted
     assert usage is not None and (usage.doubt, usage.measured, usage.service_tier) == ("", True, "")
+
+
+PICTURE = {"input_tokens": 50, "output_tokens": 4150, "total_tokens": 4200, "input_tokens_details": {"image_tokens": 9}}
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        ([PICTURE], {"input": 41, "input_image": 9, "output_image": 4150}),
+        ([PICTURE, {}, PICTURE], {"input": 82, "input_image": 18, "output_image": 8300}),
+        (
+            [{**PICTURE, "output_tokens_details": {"image_tokens": 4000, "text_tokens": 150}}],
+            {"input": 41, "input_image": 9, "output": 150, "output_image": 4000},
+        ),
+        ([{"input_tokens": 5, "output_tokens": 0}], {"input": 5}),
+    ],
+)
+def test_what_comes_out_of_a_call_for_pictures_is_pictures(said: list[object], counted: dict[str, int]) -> None:
+    assert buckets(read_image_usage(map(raw, said))) == counted
+    assert read_image_usage([raw({})]) is None
 
 
 @pytest.mark.parametrize(

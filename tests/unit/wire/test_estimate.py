@@ -1,8 +1,10 @@
 """What stands for a count that a provider told as nothing, where that cannot be."""
 
+from msgspec.structs import replace
+
 from fakes.usages import told
 from tollway.domain.usage import Bucket, Usage
-from tollway.wire.estimate import with_estimates
+from tollway.wire.estimate import with_estimates, with_later_text
 
 
 def test_no_prompt_is_nothing() -> None:
@@ -25,3 +27,17 @@ def test_an_output_of_nothing_beside_a_text_is_in_doubt() -> None:
 def test_what_can_be_true_stays() -> None:
     for usage in (told(5, 0), told(5, 7, 5, 7), Usage(0, 3, others={Bucket.INPUT_AUDIO: 4})):
         assert with_estimates(usage, 100, 0) is usage
+
+
+def test_a_usage_before_far_more_text_than_it_tells_of_was_interim() -> None:
+    early = told(1000, 1)
+    assert with_later_text(early, 300, 4000) == Usage(1000, 1000, measured=False, doubt="interim_usage")
+    thought = Usage(1000, 10, reasoning=90)
+    assert with_later_text(thought, 0, 4000) == replace(
+        thought, output=910, measured=False, doubt="interim_usage"
+    ), "thoughts are a part of what was told"
+
+
+def test_a_usage_that_may_have_counted_the_text_holds() -> None:
+    for usage, before, in_all in ((told(5, 500), 0, 4000), (told(5, 1), 4000, 4000), (told(5, 1), 4300, 4000)):
+        assert with_later_text(usage, before, in_all) is usage

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tollway.wire.sse import MAX_EVENT_BYTES
 from tollway.wire.top_members import MAX_MEMBER_BYTES
-from tollway.wire.usage_watch import UsageWatch, watch
+from tollway.wire.usage_watch import MAX_IMAGES, UsageWatch, watch
 
 JSON = b"application/json; charset=utf-8"
 EVENTS = b"text/event-stream"
@@ -98,6 +98,18 @@ def test_the_run_of_a_thread_is_counted_whole() -> None:
 def test_streams_of_images_and_sound_end_with_their_usage(kind: str) -> None:
     assert see(EVENTS, event({"type": kind, "b64_json": "A" * 100_000, "usage": USAGE})) == (USAGE, None, True)
     assert see(EVENTS, event({"type": kind})) == (None, None, True)
+
+
+def test_several_pictures_end_with_the_last_one() -> None:
+    done = event({"type": "image_generation.completed", "usage": USAGE})
+    watching = watch(EVENTS, images=2)
+    watching.feed(done)
+    assert (watching.terminal, watching.earlier_images) == (False, [])
+    watching.feed(done)
+    assert (watching.terminal, len(watching.earlier_images)) == (True, 1)
+    for _ in range(2 * MAX_IMAGES):
+        watching.feed(done)
+    assert len(watching.earlier_images) == MAX_IMAGES
 
 
 def test_an_error_ends_a_stream() -> None:

@@ -113,7 +113,8 @@ class MistralStream(ChatStream[ChatCall, _Progress]):
         if (marked or not chunk.choices) and self._fails(data, marked=marked, alone=chunk.usage is UNSET):
             return b""
         if chunk.usage is not UNSET and (usage := read_usage(chunk.usage)) is not None:
-            self.usage, self._raw_usage = usage, chunk.usage.copy()
+            self._tells(usage, data)
+            self._raw_usage = chunk.usage.copy()
         if not chunk.choices:
             elsewhere = self._tidied(data) if tidy.may_say_elsewhere(data) else None
             if elsewhere is None or not (chunk := self._decode(elsewhere)).choices:
