@@ -135,6 +135,32 @@ async def test_a_usage_before_the_text_is_interim(tenant: Tenant, ends: bool) ->
     assert row["state"] == ("estimated" if ends else "partial")
 
 
+@pytest.mark.parametrize("where", ["choice", "x_groq"])
+async def test_a_usage_beside_the_reason_to_end_is_read(tenant: Tenant, where: str) -> None:
+    usage = {"usage": usage_of(1000, 200, 1200)}
+    last = says("stop")
+    if where == "choice":
+        last["choices"][0] |= usage
+    else:
+        last["x_groq"] = {"id": "req_1", **usage}
+    tenant.openai.answers(stream(says(content="word "), last))
+    async with tenant.stream() as events:
+        await events.events()
+    (row,) = await tenant.ledger(1)
+    assert (row["input_tokens"], row["output_tokens"], row["state"], row["doubt"]) == (1000, 200, "exact", None)
+
+
+@pytest.mark.parametrize(
+    ("usage", "output", "doubt"), [({"total_tokens": 5000}, None, "split_untold"), ({"prompt_tokens": 4900}, 4, "output_untold")]
+)
+async def test_one_count_alone_is_kept(tenant: Tenant, usage: Any, output: int | None, doubt: str) -> None:
+    tenant.openai.answers(answer(usage))
+    await tenant.chat()
+    (row,) = await tenant.ledger(1)
+    assert row["input_tokens"] + row["output_tokens"] == (5000 if output is None else 4900 + output)
+    assert (row["state"], row["doubt"]) == ("estimated", doubt)
+
+
 async def test_a_usage_beside_the_text_has_counted_it(tenant: Tenant) -> None:
     pieces = [says(content="word " * 80, usage=usage_of(1000, 100 * number, 1000 + 100 * number)) for number in (1, 2)]
     tenant.openai.answers(stream(*pieces, says("stop")))

@@ -31,7 +31,7 @@ MAX_KEPT_BYTES = 16 * 1024
 """Of a chunk that waits because it holds a reason to end; of a longer one only the reason waits."""
 
 _HEAD = frozenset((*IN_EACH_CHUNK, "choices", "usage"))
-_LF = 0x0A
+_LF, _BRACE = b"\n{"
 _NULL_USAGE = b',"usage":null'
 _SAYS_NOTHING = frozenset({b"null", b'""', b"[]", b"{}"})
 
@@ -114,7 +114,10 @@ class PassingStream(ChatStream[C, E]):
         """What of a chunk goes out now, if anything; its reasons to end wait until nothing can follow them."""
         top = members(data)
         now: list[object] = []
-        for raw, choice in zip(_as_objects(top["choices"]), choices, strict=True):
+        told = _as_objects(top["choices"])
+        if self._counted is None:
+            self._count_elsewhere(data, top, told)
+        for raw, choice in zip(told, choices, strict=True):
             if choice.finish_reason is None:
                 now.append(raw)
                 continue
@@ -181,6 +184,13 @@ class PassingStream(ChatStream[C, E]):
             tier = tier_of(data)
             tier = tier_of(self._head) if isinstance(tier, Unset) and self._head else tier
             self._tells(with_tier(counts, tier), data)
+
+    def _count_elsewhere(self, data: bytes, top: Mapping[str, Raw], choices: Sequence[Mapping[str, Raw]]) -> None:
+        """A usage beside a reason to end: Kimi tells it in the choice, Groq in a member of its own."""
+        places = [*choices, members(top["x_groq"])] if _is_object(top.get("x_groq")) else choices
+        for place in places:
+            if _is_object(place.get("usage")):
+                self._count(members(place["usage"]), data)
 
     def _with_usage_apart(self, data: bytes) -> bytes:
         top: dict[str, object] = {**members(data)}
@@ -312,6 +322,10 @@ class OpenAIStream(PassingStream[ChatCall, Progress]):
         if self._halves is not None and self._halves.left:
             chunks.append(self._added(0, {"content": "\ufffd"}, None))
         return chunks
+
+
+def _is_object(raw: Raw | None) -> bool:
+    return raw is not None and memoryview(raw)[0] == _BRACE
 
 
 def _says_something(data: bytes) -> bool:

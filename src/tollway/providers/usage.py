@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tollway.domain.doubts import joined
 from tollway.domain.usage import NO_OTHERS, Bucket, Usage
 from tollway.providers.service_tier import tier_of, with_tier
-from tollway.providers.usage_rule import Tokens, second_reading
+from tollway.providers.usage_rule import Tokens, input_count, second_reading
 from tollway.wire.json import UNREADABLE, UNSET, Raw, Unset, decoder, is_null
 
 Nothing: TypeAlias = Literal[0] | None
@@ -22,8 +22,12 @@ Nothing: TypeAlias = Literal[0] | None
 
 
 class _NoLifetimes(msgspec.Struct, gc=False):
+    ttl_5m_tokens: Nothing = None
     ttl_30m_tokens: Nothing = None
+    ttl_1h_tokens: Nothing = None
     ttl_12h_tokens: Nothing = None
+    ephemeral_5m_input_tokens: Nothing = None
+    ephemeral_1h_input_tokens: Nothing = None
 
 
 class InputDetails(msgspec.Struct, gc=False):
@@ -223,7 +227,8 @@ def read_input_usage(raw: Raw | Unset) -> Usage | None:
     try:
         tokens = _decode_input_count(raw).prompt_tokens
     except UNREADABLE:
-        return None
+        tokens = 0
+    tokens = tokens or input_count(raw)
     return Usage(tokens, 0) if tokens else None
 
 

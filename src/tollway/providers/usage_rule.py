@@ -3,10 +3,11 @@
 1. A count is an integer from 0 to :data:`MAX_TOKENS`; what is none counts as not told. Of several spellings of a count
    the first above zero holds.
 2. Of prompt, completion and total, one that is not told follows from the other two, in doubt (``untrue_count``) if
-   something else stood in its place. With less there are no tokens.
+   something else stood in its place. Of one count alone that one is believed, and what is missing left open.
 3. Parts are inside their whole, unless exactly this adds up to the total: reasoning beside the completion (xAI), caches
    in Anthropic's spelling beside the prompt, or both. Without a total such caches stand beside ``input_tokens``, as at
-   Anthropic; ``prompt_tokens`` hold them, if they are not smaller.
+   Anthropic; ``prompt_tokens`` hold them, if they are not smaller. What is larger than the prompt is
+   never in it.
 4. A total that nothing adds up to is in doubt (``total_differs``). If it is larger, the rest is output: thoughts that
    nobody told. If it is smaller, the counts hold.
 5. A part is never larger than its whole. Each gets what those before it have left, caches first; what is too much is
@@ -14,7 +15,7 @@
 6. No prompt has 0 tokens: of zeros nothing is believed.
 
 Two servers count beside the total as they document it, so without a doubt: Mistral leaves the tokens of a sound to the
-total and bills its seconds; Perplexity bills citations, and the reasoning of the same answer, in addition.
+total and bills its seconds; Perplexity, known by its citations and searches, bills the reasoning in addition to them.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from typing import Annotated, NamedTuple, Self, TypeAlias
 
 import msgspec
 
-from tollway.domain.doubts import PARTS_EXCEED_WHOLE, TOTAL_DIFFERS, UNTRUE_COUNT, joined
+from tollway.domain.doubts import OUTPUT_UNTOLD, PARTS_EXCEED_WHOLE, SPLIT_UNTOLD, TOTAL_DIFFERS, UNTRUE_COUNT, joined
 from tollway.domain.usage import NO_OTHERS, Bucket, Usage
 from tollway.wire.json import UNREADABLE, Raw, decoder, is_null, is_text, members
 from tollway.wire.top_members import MAX_MEMBER_BYTES
@@ -98,7 +99,14 @@ def second_reading(raw: Raw) -> Usage | None:
     others |= units
     doubt = joined(wholes.doubt, PARTS_EXCEED_WHOLE if into.exceeded or out.exceeded else "")
     counted = {bucket: count for bucket, count in others.items() if count}
-    return Usage(into.left, out.left, cache_read, reasoning, counted or NO_OTHERS, doubt=doubt)
+    told = not wholes.open
+    return Usage(into.left, out.left, cache_read, reasoning, counted or NO_OTHERS, measured=told, doubt=doubt)
+
+
+def input_count(raw: Raw) -> int:
+    """The prompt of an answer that has no output, in any spelling; 0 where nothing can be believed."""
+    said = _Said.of(raw)
+    return said.count(*_PROMPT) or said.count("total_tokens") or 0
 
 
 class _Said:
@@ -201,6 +209,8 @@ class _Wholes(NamedTuple):
     completion: int
     parts: _Parts
     doubt: str = ""
+    open: bool = False
+    """The completion was not told, and cannot be known."""
 
 
 def _parts(said: _Said) -> _Parts:
@@ -230,13 +240,12 @@ def _wholes(said: _Said, *, sounds: bool) -> _Wholes | None:
     prompt, completion, total = said.count(*_PROMPT), said.count(*_COMPLETION), said.count("total_tokens")
     if prompt is None or completion is None:
         return _completed(said, prompt, completion, total, parts)
-    if parts.citations:
+    if parts.citations or (said.count("reasoning_tokens") and said.tells("citation_tokens", "num_search_queries")):
         return _Wholes(prompt, completion + parts.reasoning, parts)
     if total is None:
-        beside = parts.apart > prompt or not said.tells(_PROMPT[0])
-        return _Wholes(prompt + parts.apart if beside else prompt, completion, parts)
+        return _Wholes(_with_caches(said, prompt, parts), completion, parts)
     for thoughts, caches in ((0, 0), (parts.reasoning, 0), (0, parts.apart), (parts.reasoning, parts.apart)):
-        if prompt + completion + thoughts + caches == total:
+        if prompt + completion + thoughts + caches == total and (caches or parts.apart <= prompt):
             return _Wholes(prompt + caches, completion + thoughts, parts)
     if sounds and total > prompt + completion:
         return _Wholes(prompt, completion, parts)
@@ -245,12 +254,24 @@ def _wholes(said: _Said, *, sounds: bool) -> _Wholes | None:
     return _Wholes(prompt, max(completion, total - prompt), parts, TOTAL_DIFFERS)
 
 
+def _with_caches(said: _Said, prompt: int, parts: _Parts) -> int:
+    """The whole prompt, where no total says whether caches in Anthropic's spelling stand beside it."""
+    beside = parts.apart > prompt or not said.tells(_PROMPT[0])
+    return prompt + parts.apart if beside else prompt
+
+
 def _completed(
     said: _Said, prompt: int | None, completion: int | None, total: int | None, parts: _Parts
 ) -> _Wholes | None:
-    """With the one that is missing from the total."""
+    """With the one that is missing from the total; else with nothing in its place."""
     known = completion if prompt is None else prompt
-    if total is None or known is None or known > total:
+    if known is None:
+        return None if total is None else _Wholes(total, 0, parts, SPLIT_UNTOLD, open=True)
+    if total is None:
+        if prompt is None:
+            return _Wholes(0, known, parts)
+        return _Wholes(_with_caches(said, prompt, parts), 0, parts, OUTPUT_UNTOLD, open=True)
+    if known > total:
         return None
     doubt = UNTRUE_COUNT if said.tells(*(_PROMPT if prompt is None else _COMPLETION)) else ""
     rest = total - known

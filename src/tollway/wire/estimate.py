@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from tollway.domain.doubts import INTERIM_USAGE, OUTPUT_UNTOLD, PROMPT_UNTOLD, joined
+from tollway.domain.doubts import INTERIM_USAGE, OUTPUT_UNTOLD, PROMPT_UNTOLD, SPLIT_UNTOLD, joined
 from tollway.domain.usage import Usage
 
 BYTES_PER_TOKEN = 4
@@ -29,8 +29,14 @@ def output_tokens_estimate(content_bytes: int) -> int:
 def with_estimates(usage: Usage, prompt_tokens: int, said_tokens: int) -> Usage:
     """What a provider told, where a zero in it cannot be true, for an answer that was estimated so.
 
-    No prompt has 0 tokens. An output of 0 beside a text is believed, as the provider asks no more for it, but in doubt.
+    No prompt has 0 tokens. An output of 0 beside a text is believed, as the provider asks no more for it, but in doubt;
+    one that was not told is estimated. Of a total alone all is output that the prompt does not account for.
     """
+    if not (usage.measured or usage.output_tokens):
+        if SPLIT_UNTOLD not in usage.doubt:
+            return replace(usage, output=said_tokens)
+        output = min(usage.input, max(said_tokens, usage.input - prompt_tokens))
+        return replace(usage, input=usage.input - output, output=output)
     if not usage.input_tokens:
         output = usage.output if usage.output_tokens else said_tokens
         doubt = joined(usage.doubt, PROMPT_UNTOLD)

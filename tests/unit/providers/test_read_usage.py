@@ -83,6 +83,26 @@ SPELLINGS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
             "reasoning": 30,
         },
     ),
+    "responses, written for five minutes and an hour": (
+        {
+            **NEWER,
+            "input_tokens_details": {
+                "cache_write_tokens": 70,
+                "cache_write_tokens_details": {"ttl_5m_tokens": 20, "ttl_1h_tokens": 40},
+            },
+        },
+        {"input": 30, "cache_write": 10, "cache_write_5m": 20, "cache_write_1h": 40, "output": 30},
+    ),
+    "chat, written with Anthropic's names": (
+        {
+            **CHAT,
+            "prompt_tokens_details": {
+                "cache_write_tokens": 0,
+                "cache_write_tokens_details": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 40},
+            },
+        },
+        {"input": 40, "cache_write_5m": 20, "cache_write_1h": 40, "output": 30},
+    ),
     "chat with sound": (
         {**CHAT, "prompt_tokens_details": {"audio_tokens": 70}, "completion_tokens_details": {"audio_tokens": 25}},
         {"input": 30, "input_audio": 70, "output": 5, "output_audio": 25},
@@ -207,6 +227,13 @@ SPELLINGS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {**CHAT, "citation_tokens": 500, "num_search_queries": 18, "reasoning_tokens": 7000},
         {"input": 100, "output": 30, "reasoning": 7000, "citation": 500, "web_searches": 18},
     ),
+    "Perplexity, no citations": (
+        {
+            **{"prompt_tokens": 33, "completion_tokens": 7163, "total_tokens": 7196, "reasoning_tokens": 73_995},
+            **{"citation_tokens": 0, "num_search_queries": 18},
+        },
+        {"input": 33, "output": 7163, "reasoning": 73_995, "web_searches": 18},
+    ),
     "Perplexity, responses": (
         {**NEWER, "tool_calls_details": {"search_web": {"invocation": 5}, "fetch_url": {"invocation": 2}}},
         {"input": 100, "output": 30, "web_searches": 5},
@@ -283,6 +310,11 @@ DOUBTS: dict[str, tuple[dict[str, Any], dict[str, int], str]] = {
         {"input": 100, "cache_read": 400, "output": 100},
         "total_differs",
     ),
+    "a total without Anthropic's caches": (
+        {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cache_read_input_tokens": 1000},
+        {"input": 10, "cache_read": 1000, "output": 5},
+        "total_differs",
+    ),
     "more cached than sent": (
         {**CHAT, "prompt_tokens_details": {"cached_tokens": 101}},
         {"cache_read": 100, "output": 30},
@@ -336,16 +368,16 @@ def test_what_contradicts_itself_is_resolved_and_in_doubt(case: str) -> None:
 def test_a_count_that_cannot_be_true_is_none(member: str, lie: object) -> None:
     other = {"prompt_tokens": "completion_tokens", "completion_tokens": "prompt_tokens"}
     other |= {"input_tokens": "output_tokens", "output_tokens": "input_tokens", "total_tokens": "prompt_tokens"}
-    assert read(**{member: lie, other[member]: 1}) is None
+    usage = read(**{member: lie, other[member]: 1})
+    assert usage is not None and usage.total_tokens == 1
 
 
 @pytest.mark.parametrize(
     "said",
     [
         {},
-        {"prompt_tokens": 1},
-        {"completion_tokens": 1},
-        {"total_tokens": 9},
+        {"total_tokens": 0},
+        {"prompt_tokens": None, "total_tokens": "9"},
         {"prompt_tokens": 9, "total_tokens": 5},
         {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
         {"type": "duration", "seconds": 0},
@@ -357,6 +389,22 @@ def test_a_count_that_cannot_be_true_is_none(member: str, lie: object) -> None:
 )
 def test_what_says_too_little_is_none(said: dict[str, object]) -> None:
     assert read(**said) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "usage"),
+    [
+        ({"prompt_tokens": 1000}, Usage(1000, 0, measured=False, doubt="output_untold")),
+        (
+            {"input_tokens": 10, "cache_read_input_tokens": 1000},
+            Usage(10, 0, 1000, measured=False, doubt="output_untold"),
+        ),
+        ({"completion_tokens": 40}, Usage(0, 40)),
+        ({"total_tokens": 5000}, Usage(5000, 0, measured=False, doubt="split_untold")),
+    ],
+)
+def test_of_one_count_alone_that_one_is_believed(said: dict[str, object], usage: Usage) -> None:
+    assert read(**said) == usage
 
 
 def test_an_output_without_a_prompt_is_what_was_told() -> None:
@@ -399,7 +447,9 @@ def test_whether_cached_tokens_are_told(said: dict[str, object], tells: bool) ->
 
 def test_an_answer_without_output_is_counted_by_its_prompt() -> None:
     assert read_input_usage(raw({"prompt_tokens": 5, "total_tokens": 5})) == told(5, 0)
-    for said in ({"prompt_tokens": 0}, {"prompt_tokens": -1}, {"total_tokens": 5}, []):
+    for told_so in ({"total_tokens": 5}, {"input_tokens": 5}, {"prompt_tokens": 0, "total_tokens": 5}):
+        assert read_input_usage(raw(told_so)) == told(5, 0)
+    for said in ({"prompt_tokens": 0}, {"prompt_tokens": -1}, {"total_tokens": 0}, []):
         assert read_input_usage(raw(said)) is None
     assert read_input_usage(UNSET) is None
 
@@ -451,7 +501,7 @@ def test_whatever_is_believed_adds_up(counts: dict[str, int], members: dict[str,
     assert usage.output_tokens == sum(counted.get(bucket, 0) for bucket in OUTPUT_BUCKETS) <= 2 * MAX_TOKENS
     assert 0 <= usage.cached_input_tokens <= usage.input_tokens
     total = said.get("total_tokens")
-    beside = Bucket.CITATION in counted or Bucket.INPUT_AUDIO_MS in counted
+    beside = Bucket.CITATION in counted or Bucket.INPUT_AUDIO_MS in counted or bool(usage.reasoning)
     tokens = type(total) is int and 0 <= total <= MAX_TOKENS and usage.total_tokens
     if tokens and not usage.doubt and not beside:
         assert usage.total_tokens == total

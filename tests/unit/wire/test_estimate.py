@@ -1,5 +1,6 @@
 """What stands for a count that a provider told as nothing, where that cannot be."""
 
+import pytest
 from msgspec.structs import replace
 
 from fakes.usages import told
@@ -22,6 +23,17 @@ def test_where_no_tokens_are_told_at_all_both_are_estimated() -> None:
 
 def test_an_output_of_nothing_beside_a_text_is_in_doubt() -> None:
     assert with_estimates(told(5, 0, 5), 100, 9) == Usage(0, 0, 5, doubt="output_untold")
+
+
+def test_an_output_that_was_not_told_is_what_was_said() -> None:
+    half = Usage(1000, 0, measured=False, doubt="output_untold")
+    assert with_estimates(half, 100, 9) == replace(half, output=9)
+
+
+@pytest.mark.parametrize(("said", "input_tokens"), [(9, 100), (4950, 50), (9000, 0)])
+def test_of_a_total_alone_the_prompt_is_as_estimated_and_the_rest_came_out(said: int, input_tokens: int) -> None:
+    total = Usage(5000, 0, measured=False, doubt="split_untold")
+    assert with_estimates(total, 100, said) == replace(total, input=input_tokens, output=5000 - input_tokens)
 
 
 def test_what_can_be_true_stays() -> None:

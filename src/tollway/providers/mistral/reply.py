@@ -210,7 +210,7 @@ def counted(raw: Raw | Unset) -> tuple[Usage | None, TokenCounts | Unset]:
     usage = read_usage(raw)
     if usage is None:
         return None, UNSET
-    return usage, token_counts(usage, cached_told=tells_cached(raw))
+    return usage, token_counts(usage, cached_told=tells_cached(raw)) if usage.measured else UNSET
 
 
 def finish_reason(received: str, call: ChatCall) -> str:
