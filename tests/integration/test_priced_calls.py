@@ -98,7 +98,8 @@ async def test_a_call_without_a_model_is_billed_by_what_its_answer_names(
     answer = await tenant.post("/v1/responses", {"prompt": {"id": "pmpt_1"}, "input": "Hi", "stream": stream})
     assert answer.status == 200
     (row,) = await tenant.ledger(1)
-    assert (row["cost"], row["priced"], row["state"], row["model"]) == (Decimal("0.024"), True, "exact", None)
+    assert (row["cost"], row["priced"], row["state"]) == (Decimal("0.024"), True, "exact")
+    assert (row["model"], row["upstream_model"]) == ("gpt-5.6-sol", None), "which reports can tell, too"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -114,6 +115,22 @@ async def test_searches_of_a_response_cost_their_fee(tenant: Tenant, stream: boo
     (row,) = await tenant.ledger(1)
     assert (row["cost"], json.loads(row["others"])) == (Decimal("0.224"), {"web_searches": 20})
     assert (row["state"], row["doubt"]) == ("exact", None)
+
+
+@pytest.mark.parametrize(
+    ("named", "entry"), [("tts-1", (Decimal("0.06"), True, "estimated")), ("tts-2", (0, False, "none"))]
+)
+async def test_speech_is_billed_by_the_characters_of_its_text(
+    tenant: Tenant, named: str, entry: tuple[object, ...]
+) -> None:
+    rate = {"bucket": "characters" if named == "tts-1" else "output_audio_ms", "usd": "15"}
+    model = await tenant.add_model(input_cost=None, output_cost=None)
+    await tenant.gateway.sql(ISSUED, model, json.dumps([rate]))
+    await tenant.gateway.configuration_is_live()
+    tenant.openai.answers(reply(200, b"sound", {"content-type": "audio/mpeg"}))
+    assert (await tenant.post("/v1/audio/speech", {"model": model, "input": "ä" * 4000, "voice": "x"})).status == 200
+    (row,) = await tenant.ledger(1)
+    assert (row["cost"], row["priced"], row["state"]) == entry
 
 
 @pytest.mark.parametrize("form", [False, True])
@@ -145,7 +162,7 @@ async def test_a_model_that_only_an_answer_knows_has_no_price(tenant: Tenant) ->
     tenant.openai.answers(reply(200, {"id": "resp_1", "object": "response", "model": "nobody-knows", "usage": usage}))
     await tenant.post("/v1/responses", {"prompt": {"id": "pmpt_1"}, "input": "Hi"})
     (row,) = await tenant.ledger(1)
-    assert (row["cost"], row["priced"]) == (0, False)
+    assert (row["cost"], row["priced"], row["model"], row["upstream_model"]) == (0, False, None, "nobody-knows")
 
 
 async def test_a_price_that_was_set_holds_for_calls_that_start_in_its_time(tenant: Tenant) -> None:

@@ -151,7 +151,8 @@ async def test_a_usage_beside_the_reason_to_end_is_read(tenant: Tenant, where: s
 
 
 @pytest.mark.parametrize(
-    ("usage", "output", "doubt"), [({"total_tokens": 5000}, None, "split_untold"), ({"prompt_tokens": 4900}, 4, "output_untold")]
+    ("usage", "output", "doubt"),
+    [({"total_tokens": 5000}, None, "split_untold"), ({"prompt_tokens": 4900}, 4, "output_untold")],
 )
 async def test_one_count_alone_is_kept(tenant: Tenant, usage: Any, output: int | None, doubt: str) -> None:
     tenant.openai.answers(answer(usage))

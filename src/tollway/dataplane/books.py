@@ -148,7 +148,9 @@ class Books:
             0 if price is None else price.id,
             call.prompt_tokens if no_usage is NoUsage.ESTIMATE else 0,
             no_usage is not NoUsage.UNPRICED and (price is None or price.bills_tokens),
-            FALLBACK_PRICE if price is not None and price is self.fallback_price and no_usage is NoUsage.ESTIMATE else "",
+            FALLBACK_PRICE
+            if price is not None and price is self.fallback_price and no_usage is NoUsage.ESTIMATE
+            else "",
         )
         try:
             self._journal.intend(intent, price)
@@ -267,9 +269,13 @@ class Books:
         call, price = attempt.call, attempt.price
         no_usage = call.operation.no_usage
         if usage is None:
-            if no_usage is not NoUsage.ESTIMATE:
+            characters = call.asked.characters
+            if characters and price is not None and price.has_rate_for(Bucket.CHARACTERS):
+                usage = Usage(0, 0, others={Bucket.CHARACTERS: characters}, measured=False)
+            elif no_usage is not NoUsage.ESTIMATE:
                 return _Bill(_NOTHING, "none", no_usage is NoUsage.FREE, 0, price, "")
-            usage = Usage(call.prompt_tokens, _output_tokens(attempt, outcome, content_bytes), measured=False)
+            else:
+                usage = Usage(call.prompt_tokens, _output_tokens(attempt, outcome, content_bytes), measured=False)
         elif no_usage is NoUsage.ESTIMATE and not (usage.input and usage.output):
             usage = with_estimates(usage, call.prompt_tokens, output_tokens_estimate(content_bytes))
         state = "partial" if partial else "exact" if usage.measured else "estimated"
@@ -297,14 +303,14 @@ class Books:
         attempt.entered = True
         call = attempt.call
         call.open = None
-        target = attempt.upstream.target
+        target = attempt.answered_by or attempt.upstream.target
         usage, price = bill.usage, bill.price
         first_byte_at = attempt.first_byte_at
         record = Settlement(  # by place, which costs a sixth of what keywords cost
             call.id,
             attempt.number,
             call.grant.id,
-            call.asked.model,
+            call.asked.model or target.model,
             target.provider.name,
             target.upstream_model,
             call.operation.name,

@@ -146,6 +146,7 @@ class Attempt:
     __slots__ = (
         "adapter",
         "answer",
+        "answered_by",
         "call",
         "credential",
         "deadline",
@@ -175,6 +176,8 @@ class Attempt:
         """Loop time at which the whole call, with all its attempts, is over."""
         self.answer: Answer | None = None
         """What comes back, from the moment at which the request has left for the provider."""
+        self.answered_by: Target | None = None
+        """What the answer of a call that named no model says which one it was, as far as it is known here."""
         self.entered = False
         """Whether the books have it."""
         self.first_byte_at = 0.0

@@ -2,9 +2,6 @@
 
 import functools
 from collections.abc import AsyncIterator
-from typing import Annotated
-
-import msgspec
 
 from tollway.dataplane.calls import Call
 from tollway.dataplane.offload import AT_ONCE_BYTES
@@ -13,10 +10,10 @@ from tollway.domain.asked import Asked
 from tollway.domain.refusals import BadRequest
 from tollway.http1.errors import MessageError
 from tollway.http1.exchange import Request
-from tollway.wire.json import decoder
+from tollway.wire.json import UNREADABLE, decoder
 from tollway.wire.multipart import MultipartFields, boundary_of
 from tollway.wire.paths import ModelIn, PathRule
-from tollway.wire.relayed_call import RelayedCall, parse_relayed
+from tollway.wire.relayed_call import RelayedCall, characters, parse_relayed
 from tollway.wire.usage_watch import MAX_IMAGES
 
 _FORWARDED = (b"accept", b"openai-beta", b"range")
@@ -27,11 +24,13 @@ _MODEL, _STREAM, _N = b"model", b"stream", b"n"
 _FORM = b"multipart/form-data"
 _OPAQUE = frozenset({b"application/octet-stream", b"application/sdp"})
 
+_SPEECH = "/audio/speech"
+
 _UNJUDGED = {ModelIn.JSON: _OPAQUE | {_FORM}, ModelIn.FORM: _OPAQUE}
 """Types of bodies that could hide their model where a call has to name one."""
 
 
-_decode_images = decoder(Annotated[int, msgspec.Meta(ge=1, le=MAX_IMAGES)])
+_decode_count = decoder(int)
 
 
 class Passage(Asked, frozen=True, kw_only=True):
@@ -67,11 +66,13 @@ class Passage(Asked, frozen=True, kw_only=True):
     @property
     def images(self) -> int:
         """How many pictures are asked for, where it is pictures; of a form as far as it has been read."""
+        if self.form is not None:
+            told = self.form.values.get(_N, b"")
+        else:
+            told = b"" if self.document is None else bytes(self.document.top.get("n", b""))
         try:
-            if self.form is not None:
-                return min(max(1, int(self.form.values.get(_N, b"1"))), MAX_IMAGES)
-            return _decode_images(self.document.top["n"]) if self.document is not None else 1
-        except (KeyError, ValueError):  # msgspec's errors are ValueErrors
+            return min(max(1, _decode_count(told)), MAX_IMAGES)
+        except UNREADABLE:
             return 1
 
     def framed(self, model: str) -> bytes:
@@ -120,6 +121,7 @@ async def read_passage(path: bytes, rule: PathRule, world: World, call: Call) ->
         stream=document.stream,
         prompt_bytes=document.prompt_bytes,
         max_output_tokens=document.max_output_tokens if rule.names_model else 0,
+        characters=characters(document) if rule.template == _SPEECH else 0,
         rule=rule,
         method=_asked(request),
         target=target,

@@ -1,5 +1,7 @@
 """By which price a call is billed, and what is done where nobody knows it."""
 
+from msgspec.structs import replace
+
 from tollway.dataplane.calls import Attempt, Call
 from tollway.dataplane.world import World
 from tollway.domain.asked import NoUsage
@@ -14,8 +16,8 @@ _NOT_PRICED = UpstreamFailure(FailureKind.UNPRICED, "what it would cost is not k
 def price_of(world: World, call: Call, target: Target) -> Price | UpstreamFailure | None:
     """The price at the call's start; None where it is not known, and a failure where such a call is not made.
 
-    A price that leaves tokens free is none for what is billed by tokens; such a call that is made all the same is billed
-    by what there is of it, and counts as unpriced.
+    A price that leaves tokens free is none for what is billed by tokens; such a call that is made all the same is
+    billed by what there is of it, and counts as unpriced.
     """
     tariff = target.tariff
     price = None if tariff is None else tariff.at(call.started_unix)
@@ -25,12 +27,16 @@ def price_of(world: World, call: Call, target: Target) -> Price | UpstreamFailur
 
 
 def price_by_answer(attempt: Attempt, answer: PassageStream) -> None:
-    """Bill a call that named no model by the price of the one that its answer names, if that is known here."""
+    """Enter and bill a call that named no model as one of the model that its answer names, if that is known here."""
     target, call = attempt.upstream.target, attempt.call
-    if target.model:
+    if target.model or not answer.answered_model:
         return
     found = call.snapshot.target_that_answered(target.provider.name, answer.answered_model)
-    price = None if found is None or found.tariff is None else found.tariff.at(call.started_unix)
+    if found is None:
+        attempt.answered_by = replace(target, upstream_model=answer.answered_model)
+        return
+    attempt.answered_by = found
+    price = None if found.tariff is None else found.tariff.at(call.started_unix)
     if price is not None and (price.bills_tokens or attempt.price is None):
         attempt.price = price
 

@@ -16,6 +16,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Size of everything that becomes input tokens; pictures and the like count flat (``wire/estimate.py``)."""
     max_output_tokens: int | None = 0
     """The cap on each choice: the client's own, 0 for what has no output tokens, None where nobody named one."""
+    characters: int = 0
+    """Of a text that is to be spoken, which some models are billed by and do not tell."""
     n: int = 1
     """How many choices were asked for."""
     strict: bool = False

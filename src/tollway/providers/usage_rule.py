@@ -73,9 +73,7 @@ _SECONDS = ("prompt_audio_seconds", "seconds")
 
 _NAMES_OF_LIFETIMES = frozenset(_LIFETIME_DETAILS)
 _NAMES_OF_MODALITIES = frozenset(name for name, *_ in _MODALITIES)
-_NAMES_OF_UNITS = frozenset(
-    [*_SECONDS, *(where[0] if where else name for _, where, name in _UNITS)]
-)
+_NAMES_OF_UNITS = frozenset([*_SECONDS, *(where[0] if where else name for _, where, name in _UNITS)])
 
 
 def second_reading(raw: Raw) -> Usage | None:
@@ -210,7 +208,7 @@ class _Wholes(NamedTuple):
     parts: _Parts
     doubt: str = ""
     open: bool = False
-    """The completion was not told, and cannot be known."""
+    """Not all was told, or follows from what was."""
 
 
 def _parts(said: _Said) -> _Parts:
@@ -269,7 +267,7 @@ def _completed(
         return None if total is None else _Wholes(total, 0, parts, SPLIT_UNTOLD, open=True)
     if total is None:
         if prompt is None:
-            return _Wholes(0, known, parts)
+            return _Wholes(0, known, parts, open=True)
         return _Wholes(_with_caches(said, prompt, parts), 0, parts, OUTPUT_UNTOLD, open=True)
     if known > total:
         return None

@@ -41,6 +41,7 @@ _JUDGED = ("model", "stream")
 
 _decode_judged = decoder(_Judged)
 _decode_cap = decoder(int)
+_decode_text = decoder(str)
 
 _MAX_CAP = 2**31 - 1
 
@@ -79,6 +80,14 @@ def parse_relayed(body: bytes, *, may_be_empty: bool = False) -> RelayedCall | B
         refers_to_stored=_refers_to_stored(top, items),
         top=top,
     )
+
+
+def characters(call: RelayedCall) -> int:
+    """Of the text that is to be spoken; 0 where there is none."""
+    try:
+        return len(_decode_text(call.top.get("input", _NOTHING)))
+    except UNREADABLE:
+        return 0
 
 
 def _cap(top: dict[str, Raw]) -> int | None:

@@ -45,9 +45,9 @@ def test_a_usage_before_far_more_text_than_it_tells_of_was_interim() -> None:
     early = told(1000, 1)
     assert with_later_text(early, 300, 4000) == Usage(1000, 1000, measured=False, doubt="interim_usage")
     thought = Usage(1000, 10, reasoning=90)
-    assert with_later_text(thought, 0, 4000) == replace(
-        thought, output=910, measured=False, doubt="interim_usage"
-    ), "thoughts are a part of what was told"
+    assert with_later_text(thought, 0, 4000) == replace(thought, output=910, measured=False, doubt="interim_usage"), (
+        "thoughts are a part of what was told"
+    )
 
 
 def test_a_usage_that_may_have_counted_the_text_holds() -> None:
