@@ -186,10 +186,8 @@ class Price(msgspec.Struct, frozen=True):
         bands = self.tiers.get(usage.service_tier, self.usual)
         if len(bands) == 1:
             return bands[0]
+        size = usage.input_tokens
         return next(band for band in reversed(bands) if size > band.above or not band.above)
-
-
-_TOKENS = INPUT_BUCKETS | OUTPUT_BUCKETS
 
 
 def _is_usual(band: _Band, usage: Usage) -> bool:
