@@ -5,7 +5,7 @@ The oracle is the scripted provider's own book.
 
 import asyncio
 import json
-from decimal import Decimal, getcontext
+from decimal import Context, Decimal, Inexact, localcontext
 
 import pytest
 
@@ -24,12 +24,13 @@ from fakes.upstream import (
     reply,
 )
 
-getcontext().prec = 100
 PER_1K = Decimal(1000)
+EXACT = Context(prec=100, traps=[Inexact])
 
 
 def price_of(bill: Bill, input_cost: str, output_cost: str) -> Decimal:
-    return (bill.input_tokens * Decimal(input_cost) + bill.output_tokens * Decimal(output_cost)) / PER_1K
+    with localcontext(EXACT):
+        return (bill.input_tokens * Decimal(input_cost) + bill.output_tokens * Decimal(output_cost)) / PER_1K
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,9 @@ async def test_the_total_is_exact_for_any_price(tenant: Tenant, input_cost: str,
     answer = await tenant.chat(model)
     assert Decimal(answer.header("x-tollway-cost") or "") == each
     await asyncio.gather(*(tenant.chat(model) for _ in range(6)))
-    await tenant.cost_becomes(7 * each, within_s=2)
+    with localcontext(EXACT):
+        seven = 7 * each
+    await tenant.cost_becomes(seven, within_s=2)
 
 
 async def test_many_small_amounts_add_up_exactly(tenant: Tenant) -> None:
