@@ -106,7 +106,9 @@ async def test_b1_an_embedded_server_that_dies_leaves_no_traceback(start_gateway
     os.killpg(postmaster.pid, signal.SIGKILL)
     assert (await tenant.chat()).status == 200
     await tenant.ledger(1)
-    lines = await said_when_over(gateway, before)
+    await said_when_over(gateway, before)
+    await gateway.logged(process="supervisor", level="info", message="the embedded PostgreSQL runs again")
+    lines = said(gateway, before)
     assert [level for level, _ in lines["supervisor"]] == ["error", "info"]
     for process in ("worker-0", "control-plane"):
         assert [level for level, _ in lines.get(process, [])] in ([], ["warning", "info"])

@@ -153,14 +153,20 @@ class Configuration:
         return self._connected and self.age_s < FRESH_S
 
     async def reached(self, revision: int, timeout_s: float) -> bool:
-        """Wait until the change that was made as ``revision`` is in force; whether it is."""
+        """Wait until the change that was made as ``revision`` is in force; whether it is.
+
+        What a lost connection has seen says nothing: a server that has crashed may give numbers of transactions anew.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not self._seen.shows(revision):
+                while not self._shows(revision):
                     self._due.set()
                     self._wanted.set()
                     await self._read.wait()
-        return self._seen.shows(revision)
+        return self._shows(revision)
+
+    def _shows(self, revision: int) -> bool:
+        return self._connected and self._seen.shows(revision)
 
     async def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
