@@ -173,8 +173,9 @@ class JournalFollower:
         names = set()
         for path in sorted(self._directory.glob(f"[!.]*{SUFFIX}")):
             names.add(path.name)
-            while self._read_on(path):  # noqa: ASYNC110 - others have a turn between the pieces
-                await asyncio.sleep(0)
+            end = _size(path)  # what is written meanwhile is left to the next time
+            while self._positions.get(path.name, 0) < end and self._read_on(path):  # noqa: ASYNC110
+                await asyncio.sleep(0)  # others have a turn between the pieces
         gone = [name for name in self._positions if name not in names]
         for name in gone[:-MAX_GONE]:
             del self._positions[name]
@@ -235,3 +236,11 @@ class JournalFollower:
             with open(file, "wb") as out:
                 out.write(msgspec.json.encode(self._positions))
             fresh.rename(marks)
+
+
+def _size(path: Path) -> int:
+    """0 for one that is gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

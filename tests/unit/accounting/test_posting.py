@@ -21,6 +21,7 @@ from fakes.settlements import settlement
 from tollway.accounting import batches
 from tollway.accounting import posting as module
 from tollway.accounting.journal import Journal
+from tollway.accounting.journal_reader import Chunk
 from tollway.accounting.posting import Poster
 from tollway.accounting.records import PriceCard
 from tollway.store import ledger
@@ -497,6 +498,26 @@ async def test_while_there_is_much_to_post_it_is_done_less_often(
         journal.close()
     quick, slow = module.TAIL_INTERVAL_S, module.BUSY_INTERVAL_S
     assert pauses[:6] == [quick, quick, slow, slow, quick, quick]
+
+
+async def test_a_turn_does_not_run_after_a_writer_that_never_rests(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post_chunk, turns = Poster._post_chunk, iter(range(20))
+
+    async def busy(poster: Poster, path: Path, position: int, chunk: Chunk) -> int:
+        if next(turns, None) is not None:
+            journal.append(settlement())
+        return await post_chunk(poster, path, position, chunk)
+
+    monkeypatch.setattr(Poster, "_post_chunk", busy)
+    async with books(postgres_url, tmp_path) as it:
+        journal = it.journal()
+        journal.append(settlement())
+        for turn in range(1, 4):
+            await it.poster.post()
+            assert it.poster.figures.posted == turn, "what was written meanwhile is left to the next turn"
+        journal.close()
 
 
 async def test_records_that_come_while_posting_are_all_posted(postgres_url: str, tmp_path: Path) -> None:

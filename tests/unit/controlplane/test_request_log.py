@@ -218,6 +218,23 @@ async def test_each_record_is_handed_on_once_as_it_comes(tmp_path: Path) -> None
     assert told.ids == ["a-1", "a-2"]
 
 
+async def test_a_turn_does_not_run_after_a_writer_that_never_rests(tmp_path: Path) -> None:
+    class Busy(Told):
+        def tell(self, records: Sequence[Settlement]) -> None:
+            super().tell(records)
+            if len(self.ids) < 20:
+                journal.append(settlement())
+
+    told = Busy()
+    follower = JournalFollower(tmp_path, told)
+    journal = Journal(tmp_path, 1_700_000_000.0)
+    journal.append(settlement())
+    for turn in range(1, 4):
+        await follower.follow()
+        assert len(told.ids) == turn
+    journal.close()
+
+
 async def test_a_restart_hands_on_what_came_meanwhile_and_nothing_twice(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 1_700_000_000.0)
     journal.append(settlement(call_id="a-1"))
